@@ -340,3 +340,30 @@ class ImageFile:
 
 
 Target = BlockDevice | ImageFile
+
+
+# --- what a long job tells while it runs --------------------------------------------------------
+
+
+class Phase(enum.Enum):
+    """What a progress figure counts."""
+
+    DOWNLOAD = "download"
+    WRITE = "write"
+    VERIFY = "verify"
+
+
+class Progress(Protocol):
+    """Where bytes done are reported; may be called from several threads at once."""
+
+    def start(self, what: str, phase: Phase, total: int | None) -> None:
+        """Begin counting bytes of `what` (a node's name, a file's name)."""
+
+    def advance(self, what: str, phase: Phase, count: int) -> None:
+        """Count `count` more bytes."""
+
+    def finish(self, what: str, phase: Phase) -> None:
+        """End counting, whether all came or not."""
+
+    def say(self, line: str) -> None:
+        """Print one line of talk without tearing the bars."""
