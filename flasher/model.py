@@ -206,13 +206,17 @@ class Ticket:
 
 @dataclass(frozen=True)
 class Identity:
-    """The files that make a card a member: paths below `piflash/identity/` to their text."""
+    """What makes a card a member of its cluster.
+
+    `permit_modulus`: the RSA modulus, in hex, that every permit of the cluster is checked with.
+    `permit_json`: the signed permit, on the seed's card only; whoever holds it may found a swarm.
+    """
 
     ca_pem: str
     cert_pem: str
     key_pem: Secret
+    permit_modulus: str
     permit_json: Secret | None
-    permit_key_pem: str
 
 
 # --- the seed, the image and the card -----------------------------------------------------------
@@ -333,7 +337,7 @@ class BlockDevice:
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A card as a file ending in .img, made anew. `replaces`: what stands there now, if anything."""
+    """A card as a file ending in .img, made anew. `replaces`: bytes of what stands there now."""
 
     path: Path
     replaces: int | None

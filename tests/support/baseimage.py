@@ -26,7 +26,7 @@ CMDLINE = (
 )
 
 BOOT_FILES: Mapping[str, bytes] = {
-    "bootcode.bin": os.urandom(0) + b"\x0e" * 52296,
+    "bootcode.bin": b"\x0e" * 52296,
     "start.elf": bytes(range(256)) * 1200,
     "fixup.dat": b"\x01\x02" * 3300,
     "kernel7.img": bytes(reversed(range(256))) * 2000,
@@ -34,7 +34,9 @@ BOOT_FILES: Mapping[str, bytes] = {
     "cmdline.txt": CMDLINE.encode(),
     "user-data": b"#cloud-config\nhostname: black-pearl\n",
     "meta-data": b"instance-id: pirate001\n",
-    "network-config": b"version: 1\nconfig:\n- type: physical\n  name: eth0\n  subnets:\n  - type: dhcp\n",
+    "network-config": (
+        b"version: 1\nconfig:\n- type: physical\n  name: eth0\n  subnets:\n  - type: dhcp\n"
+    ),
     "os-release": b'HYPRIOT_OS="HypriotOS/armhf"\nHYPRIOT_IMAGE_VERSION="v1.12.3"\n',
     "fake-hwclock.data": b"2020-07-02 12:00:00\n",
     "bcm2710-rpi-3-b-plus.dtb": b"\xd0\x0d\xfe\xed" * 6000,
