@@ -93,18 +93,20 @@ def make_fat(path: Path, *, size: int, files: Mapping[str, bytes], geometry: Geo
             run("mcopy", "-o", "-i", path, local, f"::{name}")
 
 
-def make_ext4(path: Path, *, size: int, geometry: Geometry) -> None:
-    """Make an ext4 file system with some files in it, without a mount."""
+def make_ext4(path: Path, *, size: int, geometry: Geometry, tree: Path | None = None) -> None:
+    """Make an ext4 file system with the tree's files, or some of its own, without a mount."""
     with path.open("wb") as out:
         out.truncate(size)
-    with tempfile.TemporaryDirectory() as tree:
-        etc = Path(tree) / "etc"
-        etc.mkdir()
+    block = ["-b", str(geometry.root_block)] if geometry.root_block else []
+    with tempfile.TemporaryDirectory() as scratch:
+        root = tree or Path(scratch)
+        etc = root / "etc"
+        etc.mkdir(exist_ok=True)
         (etc / "hostname").write_text("black-pearl\n")
         (etc / "fstab").write_text("PARTUUID=2fed7fee-02 / ext4 defaults,noatime 0 1\n")
-        (Path(tree) / "payload").write_bytes(bytes(range(256)) * 8192)
-        block = ["-b", str(geometry.root_block)] if geometry.root_block else []
-        run("mke2fs", "-q", "-t", "ext4", "-L", "root", *block, "-d", tree, path)
+        if tree is None:
+            (root / "payload").write_bytes(bytes(range(256)) * 8192)
+        run("mke2fs", "-q", "-t", "ext4", "-L", "root", *block, "-d", root, path)
 
 
 def mbr(boot_sectors: int, root_sectors: int) -> bytes:
@@ -120,7 +122,11 @@ def mbr(boot_sectors: int, root_sectors: int) -> bytes:
 
 
 def build(
-    path: Path, *, geometry: Geometry | None = None, files: Mapping[str, bytes] = BOOT_FILES
+    path: Path,
+    *,
+    geometry: Geometry | None = None,
+    files: Mapping[str, bytes] = BOOT_FILES,
+    root_tree: Path | None = None,
 ) -> Path:
     """Make a raw base image at `path` and give the path back."""
     geometry = geometry or Geometry()
@@ -128,7 +134,7 @@ def build(
     with tempfile.TemporaryDirectory() as scratch:
         fat, ext4 = Path(scratch) / "p1", Path(scratch) / "p2"
         make_fat(fat, size=boot, files=files, geometry=geometry)
-        make_ext4(ext4, size=root, geometry=geometry)
+        make_ext4(ext4, size=root, geometry=geometry, tree=root_tree)
         with path.open("wb") as out:
             out.truncate(BOOT_START * SECTOR + boot + root)
             out.write(mbr(boot // SECTOR, root // SECTOR))

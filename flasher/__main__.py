@@ -1,0 +1,5 @@
+"""`python -m flasher` is `piflash`."""
+
+from flasher.cli import main
+
+main()

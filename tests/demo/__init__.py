@@ -1,0 +1,1 @@
+"""`make demo`: the main job with no card and no download."""
