@@ -1,4 +1,4 @@
-"""The `piflash` command: arguments, dispatch, exit codes. The only sys.exit; decides nothing else."""
+"""The `piflash` command: arguments, dispatch, exit codes. The only sys.exit; decides nothing."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _add_flash(commands: _Commands[_Parser]) -> None:
     parser.add_argument(
         "--rebuild",
         action="store_true",
-        help="the seed's card may found a new swarm at the next epoch, in place of one that is lost",
+        help="the seed's card may found a new swarm (epoch + 1) in place of one that is lost",
     )
     parser.set_defaults(run=flash.run)
 
@@ -170,7 +170,7 @@ def _add_devices(commands: _Commands[_Parser]) -> None:
     parser = commands.add_parser(
         "devices",
         help="list what can be written, and why the rest can't",
-        description="List block devices: those that can be written, and why the others are refused.",
+        description="List block devices: which can be written, and why the others are refused.",
     )
     parser.add_argument("--json", action="store_true", help="print the list as JSON on stdout")
     parser.set_defaults(run=devices.run)
@@ -240,7 +240,7 @@ def run(argv: Sequence[str]) -> int:
     except Exception:
         traceback.print_exc()
         print(
-            f"piflash: error: this is a bug of piflash {__version__}; please report the lines above "
+            f"piflash: error: this is a bug of piflash {__version__}; please report the lines above",
             "(they hold no secrets)",
             file=sys.stderr,
         )

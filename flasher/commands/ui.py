@@ -33,7 +33,7 @@ class Ui:
             self.talk(f"piflash: warning: {line}")
 
     def confirm(self, names: Iterable[str]) -> None:
-        """Have each node's name typed. NotConfirmedError without a terminal, or for another text."""
+        """Have each node's name typed. NotConfirmedError without a terminal or for another text."""
         if not sys.stdin.isatty():
             raise NotConfirmedError(
                 "nothing was written: there is no terminal to ask on",
