@@ -29,9 +29,16 @@ class UsageError(PiflashError):
 
 
 class ClusterFileError(PiflashError):
-    """The cluster file, or a file that it names, is wrong. The message has a line per problem."""
+    """The cluster file, or a file that it names, is wrong. The message has a line per problem.
+
+    `problems` are those same lines as flasher.model.Problem, for tests and for --json.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, *, hint: str = "", problems: tuple[object, ...] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = problems
 
 
 class DeviceRefusedError(PiflashError):
