@@ -137,7 +137,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            mark = self.get_mark()
+            mark = self.get_mark() if parent is None else parent.start_mark
             raise yaml.composer.ComposerError(None, None, _TOO_DEEP, mark)
         node: Node | None = super().compose_node(parent, index)
         self.depth -= 1

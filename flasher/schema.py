@@ -1,0 +1,339 @@
+"""JSON-schema check -> violations in our own words, each at the path where the user has to act.
+
+Knows nothing of files or places; works for our cluster schema and for cloud-init's official one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from jsonschema import Draft7Validator, ValidationError, validators
+from jsonschema.protocols import Validator
+
+from flasher.model import YamlPath
+
+_SHOWN_LENGTH = 40
+_FEW = 12
+# Substrings of a key: what stands at or below it is not repeated in a message.
+_SECRET = ("passw", "passphrase", "psk", "key", "token", "secret", "hash", "credential")
+_TYPES = {
+    "object": "a mapping",
+    "array": "a list",
+    "string": "a string",
+    "boolean": "a boolean (true or false)",
+    "integer": "an integer",
+    "number": "a number",
+    "null": "empty",
+}
+_BOUNDS = {
+    "minLength": "must have at least {} characters",
+    "maxLength": "must have at most {} characters",
+    "minItems": "must have at least {} items",
+    "maxItems": "must have at most {} items",
+    "minProperties": "must have at least {} entries",
+    "maxProperties": "must have at most {} entries",
+    "minimum": "must be at least {}",
+    "maximum": "must be at most {}",
+    "exclusiveMinimum": "must be more than {}",
+    "exclusiveMaximum": "must be less than {}",
+    "multipleOf": "must be a multiple of {}",
+}
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One thing wrong at a path. `on_key`: the mapping's key is what is wrong, not its value."""
+
+    path: YamlPath
+    message: str
+    on_key: bool = False
+
+
+def violations(
+    data: object, schema: Mapping[str, Any], *, binary_is_text: bool = False
+) -> tuple[Violation, ...]:
+    """Give every violation, in the order of the data. `data` has string keys, as yamltext gives it.
+
+    A missing key is told at its parent, an unknown key at its own path with `on_key`. Values below
+    keys that look secret are never repeated. `binary_is_text`: `!!binary` values pass as strings,
+    as they do in cloud-init's own check.
+    """
+    if binary_is_text:
+        data = _with_text(data)
+    validator = _validator_class(validators.validator_for(schema, default=Draft7Validator))(schema)
+    failed = [_failed(error) for error in validator.iter_errors(cast(Any, data))]
+    found = dict.fromkeys(v for failure in failed for v in _explain(failure))
+    return tuple(sorted(found, key=lambda v: (_position(data, v.path), v.message)))
+
+
+def nearest(word: str, options: Iterable[str]) -> str | None:
+    """Give the option that a typo most probably meant, or None if none is near."""
+    names = {option.lower(): option for option in options}
+    found = difflib.get_close_matches(word[:64].lower(), names, n=1)
+    return names[found[0]] if found else None
+
+
+def did_you_mean(word: str, options: Collection[str]) -> str:
+    """Give `; did you mean 'x'?`, or the options if they are few and none is near, or nothing."""
+    near = nearest(word, options)
+    if near is not None:
+        return f"; did you mean {near!r}?"
+    return f"; known: {', '.join(sorted(options))}" if 0 < len(options) <= _FEW else ""
+
+
+def shown(value: object) -> str:
+    """Give a value as a message may repeat it: short, on one line."""
+    if isinstance(value, int) and abs(value) >= 10**_SHOWN_LENGTH:
+        return "a huge number"
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= _SHOWN_LENGTH else text[: _SHOWN_LENGTH - 3] + "..."
+
+
+def looks_secret(path: YamlPath) -> bool:
+    """Tell whether the value at a path may be a secret, by the names of the keys above it."""
+    return any(part in step.lower() for step in path if isinstance(step, str) for part in _SECRET)
+
+
+# --- running jsonschema -------------------------------------------------------------------------
+
+
+@functools.cache
+def _validator_class(base: type[Validator]) -> Callable[[Mapping[str, Any]], Validator]:
+    extend = cast(Callable[..., Any], validators.extend)
+    made: Callable[[Mapping[str, Any]], Validator] = extend(base, {"pattern": _pattern})
+    return made
+
+
+def _pattern(
+    _validator: Validator, pattern: str, instance: object, _schema: object
+) -> Iterator[ValidationError]:
+    """Check as JSON schema means it: `$` is the end, where Python's allows one newline more."""
+    if isinstance(instance, str):
+        ends = pattern.endswith("$") and not pattern.endswith("\\$")
+        if not re.search(pattern, instance) or (ends and instance.endswith("\n")):
+            yield ValidationError("pattern")
+
+
+def _with_text(data: object) -> object:
+    if isinstance(data, dict):
+        return {key: _with_text(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_with_text(item) for item in data]
+    return data.decode("latin-1") if isinstance(data, bytes) else data
+
+
+def _position(data: object, path: YamlPath) -> tuple[int, ...]:
+    """Give where a path stands in the data, comparable with those of other paths."""
+    position: list[int] = []
+    for step in path:
+        if isinstance(data, dict) and step in data:
+            position.append(list(data).index(str(step)))
+            data = data[step]
+        elif isinstance(data, list) and isinstance(step, int) and step < len(data):
+            position.append(step)
+            data = data[step]
+    return tuple(position)
+
+
+# --- errors in our words ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """What jsonschema says of one keyword that failed.
+
+    `wanted`: the keyword's value in the schema. `below`: how many steps under the instance of the
+    enclosing anyOf or oneOf. `context`: the failures in the branches, if it is one itself.
+    """
+
+    keyword: str
+    wanted: Any
+    value: Any
+    schema: Mapping[str, Any]
+    path: YamlPath
+    below: int
+    rule: tuple[str | int, ...]
+    context: tuple[_Failed, ...]
+
+
+def _failed(error: ValidationError) -> _Failed:
+    return _Failed(
+        keyword=str(error.validator),
+        wanted=error.validator_value,
+        value=error.instance,
+        schema=error.schema if isinstance(error.schema, Mapping) else {},
+        path=tuple(error.absolute_path),
+        below=len(error.path),
+        rule=tuple(error.schema_path),
+        context=tuple(_failed(sub) for sub in error.context or ()),
+    )
+
+
+def _explain(failed: _Failed) -> list[Violation]:
+    path = failed.path
+    if failed.keyword in ("anyOf", "oneOf"):
+        return _explain_branches(failed, path)
+    if failed.keyword == "required":
+        # jsonschema gives one error for each; the caller drops repetitions.
+        absent = [key for key in failed.wanted if key not in failed.value]
+        return [_missing(path, key, failed.schema) for key in absent]
+    if failed.keyword in ("additionalProperties", "unevaluatedProperties"):
+        return _unknown_keys(failed, path)
+    if "propertyNames" in failed.rule and isinstance(failed.value, str):
+        key_path = (*path, failed.value)
+        return [Violation(key_path, _words(failed, failed.value, hide=False), on_key=True)]
+    return [Violation(path, _words(failed, failed.value, hide=looks_secret(path)))]
+
+
+def _missing(path: YamlPath, key: str, schema: Mapping[str, Any]) -> Violation:
+    about = schema.get("properties", {}).get(key, {})
+    examples = about.get("examples", []) if isinstance(about, dict) else []
+    example = next((f" (such as {text})" for text in examples if isinstance(text, str)), "")
+    return Violation(path, f"missing key {key!r}{example}", on_key=True)
+
+
+def _unknown_keys(failed: _Failed, path: YamlPath) -> list[Violation]:
+    allowed = failed.schema.get("properties", {})
+    patterns = failed.schema.get("patternProperties", {})
+    return [
+        Violation(
+            (*path, key), f"unknown key {shown(key)}{did_you_mean(key, allowed)}", on_key=True
+        )
+        for key in failed.value
+        if key not in allowed and not any(re.search(pattern, key) for pattern in patterns)
+    ]
+
+
+def _words(failed: _Failed, value: object, *, hide: bool) -> str:
+    keyword, wanted = failed.keyword, failed.wanted
+    if keyword == "type":
+        return _wrong_type([wanted] if isinstance(wanted, str) else wanted, value, hide=hide)
+    if keyword in ("enum", "const"):
+        return _not_one_of(wanted if keyword == "enum" else [wanted], value, hide=hide)
+    subject = f"{shown(value)} " if isinstance(value, str) and not hide else ""
+    if keyword == "pattern":
+        rule = failed.schema.get("patternErrorMessage", f"must match the pattern {wanted}")
+        return f"{subject}{rule}"
+    if keyword in _BOUNDS:
+        words = _BOUNDS[keyword].format(wanted)
+        return re.sub(r" 1 (character|item)s$", r" 1 \1", words.replace(" 1 entries", " 1 entry"))
+    if keyword == "uniqueItems":
+        return "must not hold the same item twice"
+    if keyword == "not":
+        return "is not allowed in this form"
+    return f"does not fit the rule {keyword!r} of the schema"
+
+
+def _wrong_type(wanted: Iterable[str], value: object, *, hide: bool) -> str:
+    kinds = list(dict.fromkeys(wanted))
+    words = _either(_TYPES.get(kind, kind) for kind in kinds)
+    hint = ""
+    if "string" in kinds and isinstance(value, bool):
+        hint = " (quote it: YAML reads yes, no, on and off as booleans)"
+    elif "string" in kinds and not isinstance(value, str | list | dict | None):
+        hint = " (quote it)"
+    elif isinstance(value, str) and {"boolean", "integer", "number"} & set(kinds):
+        hint = " (without quotes)"
+    return f"must be {words}, not {_thing(value, hide=hide)}{hint}"
+
+
+def _thing(value: object, *, hide: bool) -> str:
+    """Name a value by its kind, and repeat it if it is short and not secret."""
+    kinds = ((bool, "boolean"), (int, "integer"), (float, "number"), (str, "string"))
+    if value is None or isinstance(value, list | dict):
+        return {type(None): "empty", list: "a list", dict: "a mapping"}[type(value)]
+    if isinstance(value, bytes):
+        return "binary data"
+    kind = next((word for cls, word in kinds if isinstance(value, cls)), "date")
+    if hide:
+        return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+    return f"the {kind} {str(value).lower() if isinstance(value, bool) else shown(value)}"
+
+
+def _not_one_of(options: Iterable[object], value: object, *, hide: bool) -> str:
+    names = list(dict.fromkeys(o if isinstance(o, str) else json.dumps(o) for o in options))
+    near = nearest(value, names) if isinstance(value, str) else None
+    subject = "the value" if hide else _thing(value, hide=False).removeprefix("the string ")
+    listing = f"one of {', '.join(names)}" if len(names) > 1 else ", ".join(names)
+    return f"{subject} is not {listing}" + (f"; did you mean {near!r}?" if near else "")
+
+
+def _either(words: Iterable[str]) -> str:
+    *most, last = dict.fromkeys(words)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+# --- anyOf and oneOf ----------------------------------------------------------------------------
+
+
+def _explain_branches(failed: _Failed, path: YamlPath) -> list[Violation]:
+    """Take the branch that the user most probably meant and tell only its violations.
+
+    jsonschema's `best_match` prefers shallow errors and so picks a branch of another type.
+    """
+    if not failed.context:
+        return [Violation(path, "fits more than one of the forms that exclude each other")]
+    branches: dict[object, list[_Failed]] = {}
+    for sub in failed.context:
+        branches.setdefault(sub.rule[0], []).append(sub)
+    hide = looks_secret(path)
+    kind_fits = [subs for subs in branches.values() if not any(map(_is_own_type, subs))]
+    if not kind_fits:
+        kinds = [kind for subs in branches.values() for sub in subs for kind in _own_types(sub)]
+        return [Violation(path, _wrong_type(kinds, failed.value, hide=hide))]
+    meant = [subs for subs in kind_fits if not any(map(_is_discriminator, subs))] or kind_fits
+    single = [subs[0] for subs in meant if len(subs) == 1 and not subs[0].below]
+    if len(single) == len(meant) > 1:
+        merged = _merge_single(single, path, hide=hide)
+        if merged is not None:
+            return [merged]
+    told = [[v for sub in subs for v in _explain(sub)] for subs in meant]
+    return min(told, key=len)
+
+
+def _is_own_type(failed: _Failed) -> bool:
+    """Tell whether the branch is for another type than the instance has."""
+    if failed.below:
+        return False
+    if failed.keyword in ("anyOf", "oneOf"):
+        return bool(failed.context) and all(map(_is_own_type, failed.context))
+    return failed.keyword == "type"
+
+
+def _own_types(failed: _Failed) -> list[str]:
+    if failed.below:
+        return []
+    if failed.keyword in ("anyOf", "oneOf"):
+        return [kind for sub in failed.context for kind in _own_types(sub)]
+    if failed.keyword != "type":
+        return []
+    wanted = failed.wanted
+    return [wanted] if isinstance(wanted, str) else list(wanted)
+
+
+def _is_discriminator(failed: _Failed) -> bool:
+    """Tell whether the branch is for another `type: ...` entry, in the way of network-config."""
+    constant = failed.keyword == "const" or (failed.keyword == "enum" and len(failed.wanted) == 1)
+    return constant and failed.below == 1
+
+
+def _merge_single(branches: list[_Failed], path: YamlPath, *, hide: bool) -> Violation | None:
+    keywords = {failed.keyword for failed in branches}
+    value = branches[0].value
+    if keywords == {"required"}:
+        keys = dict.fromkeys(key for failed in branches for key in failed.wanted)
+        return Violation(path, f"needs {_either(map(repr, keys))}", on_key=True)
+    if keywords <= {"enum", "const"}:
+        options = [
+            option
+            for failed in branches
+            for option in (failed.wanted if failed.keyword == "enum" else [failed.wanted])
+        ]
+        return Violation(path, _not_one_of(options, value, hide=hide))
+    return None
