@@ -93,3 +93,9 @@ class NotConfirmedError(PiflashError):
     """Nobody confirmed the plan; nothing was written."""
 
     exit_code = 12
+
+
+class InterruptedJobError(PiflashError):
+    """The user stopped the job; the message says what the card is now."""
+
+    exit_code = 130

@@ -1,0 +1,210 @@
+"""`piflash flash`: the main job, from the cluster file to verified cards."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from flasher import devices, plan, safety, streams, writer
+from flasher.commands import fetch, seeds
+from flasher.commands.project import Project, image_ref
+from flasher.commands.ui import Ui
+from flasher.errors import DeviceRefusedError, UsageError
+from flasher.model import BlockDevice, Image, NodeSpec, Target, Ticket
+from flasher.plan import CardPlan
+from flasher.progress import for_stream
+from flasher.writer import Outcome
+
+
+@dataclass(frozen=True)
+class Request:
+    """One --node/TARGET pair, with the ticket that its next flash gets."""
+
+    node: NodeSpec
+    target: str
+    ticket: Ticket
+
+
+def run(args: argparse.Namespace, ui: Ui) -> int:
+    """Plan, confirm, mint, write. The exit code is that of the first card that failed."""
+    project = Project.load(args.cluster)
+    requests = _requests(args, project)
+    progress = for_stream(quiet=ui.as_json)
+    ref = image_ref(args.image) if args.image else project.spec.image
+    image = fetch.resolve(project, ref, progress=progress, ui=ui).image
+    plans = _plan(project, requests, image=image, args=args, ui=ui)
+    text = "\n".join(plan.as_text(card) for card in plans)
+    if args.dry_run:
+        ui.result(text, [plan.as_json(card) for card in plans])
+        return 0
+    ui.talk(text)
+    if not args.yes:
+        ui.confirm(card.node for card in plans)
+    tickets = _mint(project, requests, args=args)
+    with _interrupts() as stop:
+        outcomes = writer.write(
+            plans,
+            progress=progress,
+            stop=stop,
+            before_bootable=lambda card: project.workspace.delivered(tickets[card.node]),
+        )
+    return _report(outcomes, ui=ui)
+
+
+def _requests(args: argparse.Namespace, project: Project) -> tuple[Request, ...]:
+    if len(args.node) != len(args.targets):
+        raise UsageError(
+            f"{len(args.node)} --node but {len(args.targets)} TARGET",
+            hint="give one TARGET per --node: piflash --node pi1 /dev/sdX --node pi2 pi2.img",
+        )
+    for kind, words in (("--node", args.node), ("TARGET", args.targets)):
+        twice = sorted({word for word in words if words.count(word) > 1})
+        if twice:
+            raise UsageError(f"{kind} {twice[0]} is given twice", hint="one card per node")
+    now = int(time.time())
+    nodes = [project.node(name) for name in args.node]
+    return tuple(
+        Request(
+            node,
+            target,
+            project.workspace.next_ticket(project.spec, node.name, rebuild=args.rebuild, now=now),
+        )
+        for node, target in zip(nodes, args.targets, strict=True)
+    )
+
+
+def _plan(
+    project: Project,
+    requests: Sequence[Request],
+    *,
+    image: Image,
+    args: argparse.Namespace,
+    ui: Ui,
+) -> tuple[CardPlan, ...]:
+    profile = seeds.profile_of(project, image.profile)
+    with streams.Prefix(image) as source:
+        layout = plan.read_layout(source, image=image)
+        boot = plan.read_boot_files(source, layout=layout, names=profile.edited_boot_files)
+        targets = _targets(requests, need=image.size or layout.size, image=image, allow=args.force)
+        seeds.warn_of_schema(project, ui)
+        plans = []
+        for request, target in zip(requests, targets, strict=True):
+            identity = project.workspace.identity(project.spec, request.ticket)
+            seed = seeds.build_checked(
+                project,
+                request.node,
+                ticket=request.ticket,
+                identity=identity,
+                profile=profile,
+                boot=boot,
+            )
+            plans.append(
+                plan.make(
+                    project.spec,
+                    ticket=request.ticket,
+                    image=image,
+                    layout=layout,
+                    source=source,
+                    target=target,
+                    seed=seed,
+                    verify=args.verify,
+                )
+            )
+    return tuple(plans)
+
+
+def _targets(
+    requests: Sequence[Request], *, need: int, image: Image, allow: Sequence[str]
+) -> tuple[Target, ...]:
+    targets = tuple(devices.target(request.target, image=image) for request in requests)
+    refused = []
+    for target in targets:
+        if isinstance(target, BlockDevice):
+            refused += [
+                (target, refusal) for refusal in safety.judge(target, need=need, allow=allow)
+            ]
+    if refused:
+        raise DeviceRefusedError(
+            "\n".join(f"{target.path} is refused: {refusal.reason}" for target, refusal in refused),
+            hint="\n  ".join(
+                [
+                    *dict.fromkeys(refusal.remedy for _, refusal in refused),
+                    safety.candidates(devices.list_devices(), need=need),
+                ]
+            ),
+        )
+    numbers = [t.number if isinstance(t, BlockDevice) else t.path.resolve() for t in targets]
+    if len(set(numbers)) != len(numbers):
+        raise UsageError(
+            "two TARGETs are the same device: " + ", ".join(r.target for r in requests),
+            hint="give each node a card of its own; see `piflash devices`",
+        )
+    return targets
+
+
+def _mint(
+    project: Project, requests: Sequence[Request], *, args: argparse.Namespace
+) -> Mapping[str, Ticket]:
+    return {
+        request.node.name: project.workspace.mint(
+            project.spec,
+            request.node.name,
+            rebuild=args.rebuild,
+            now=request.ticket.flashed_at,
+            expected=request.ticket,
+        )
+        for request in requests
+    }
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Have the first Ctrl-C or TERM stop the writer in order."""
+    stop = threading.Event()
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _report(outcomes: Sequence[Outcome], *, ui: Ui) -> int:
+    lines = []
+    for outcome in outcomes:
+        where = plan.target_name(outcome.plan.target)
+        if outcome.result:
+            verified = "written and verified" if outcome.plan.verify else "written, NOT verified"
+            seconds = outcome.result.seconds_write + outcome.result.seconds_verify
+            lines.append(f"{outcome.plan.node}: {where} {verified} in {seconds:.1f} s")
+        elif outcome.error:
+            ui.talk(f"piflash: error: {outcome.plan.node}: {outcome.error}")
+    if lines and len(lines) == len(outcomes):
+        lines.append("Put each card into its Pi and power on, in any order.")
+    ui.result("\n".join(lines), [_as_json(outcome) for outcome in outcomes])
+    errors = [outcome.error for outcome in outcomes if outcome.error]
+    return errors[0].exit_code if errors else 0
+
+
+def _as_json(outcome: Outcome) -> Mapping[str, object]:
+    result = outcome.result
+    return {
+        **plan.as_json(outcome.plan),
+        "ok": result is not None,
+        "bytes_written": result.bytes_written if result else None,
+        "bytes_verified": result.bytes_verified if result else None,
+        "seconds_write": round(result.seconds_write, 3) if result else None,
+        "seconds_verify": round(result.seconds_verify, 3) if result else None,
+        "error": outcome.error.message if outcome.error else None,
+        "exit_code": outcome.error.exit_code if outcome.error else 0,
+    }
