@@ -1,4 +1,4 @@
-"""Bad input through the real command: the exit code, the thing, the value, the remedy, no leftovers."""
+"""Bad input through the real command: exit code, thing, value, remedy, no leftovers."""
 
 from __future__ import annotations
 
