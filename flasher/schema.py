@@ -68,7 +68,7 @@ def violations(
         data = _with_text(data)
     validator = _validator_class(validators.validator_for(schema, default=Draft7Validator))(schema)
     failed = [_failed(error) for error in validator.iter_errors(cast(Any, data))]
-    found = dict.fromkeys(v for failure in failed for v in _explain(failure))
+    found = _explain_all(failed)
     return tuple(sorted(found, key=lambda v: (_position(data, v.path), v.message)))
 
 
@@ -175,6 +175,20 @@ def _failed(error: ValidationError) -> _Failed:
     )
 
 
+def _explain_all(failures: Iterable[_Failed]) -> list[Violation]:
+    """Explain each, once; a value of the wrong type has no other faults that matter."""
+    failures = list(failures)
+    wrong_type = {(f.path, f.rule[:-1]) for f in failures if f.keyword == "type"}
+    return list(
+        dict.fromkeys(
+            violation
+            for f in failures
+            if f.keyword == "type" or (f.path, f.rule[:-1]) not in wrong_type
+            for violation in _explain(f)
+        )
+    )
+
+
 def _explain(failed: _Failed) -> list[Violation]:
     path = failed.path
     if failed.keyword in ("anyOf", "oneOf"):
@@ -278,7 +292,7 @@ def _explain_branches(failed: _Failed, path: YamlPath) -> list[Violation]:
     jsonschema's `best_match` prefers shallow errors and so picks a branch of another type.
     """
     if not failed.context:
-        return [Violation(path, "fits more than one of the forms that exclude each other")]
+        return [Violation(path, "does not fit exactly one of the forms that are allowed here")]
     branches: dict[object, list[_Failed]] = {}
     for sub in failed.context:
         branches.setdefault(sub.rule[0], []).append(sub)
@@ -289,12 +303,12 @@ def _explain_branches(failed: _Failed, path: YamlPath) -> list[Violation]:
         return [Violation(path, _wrong_type(kinds, failed.value, hide=hide))]
     meant = [subs for subs in kind_fits if not any(map(_is_discriminator, subs))] or kind_fits
     single = [subs[0] for subs in meant if len(subs) == 1 and not subs[0].below]
-    if len(single) == len(meant) > 1:
-        merged = _merge_single(single, path, hide=hide)
+    if len(single) == len(meant):
+        others = [kind for subs in branches.values() for sub in subs for kind in _own_types(sub)]
+        merged = _merge_single(single, others, path, hide=hide)
         if merged is not None:
             return [merged]
-    told = [[v for sub in subs for v in _explain(sub)] for subs in meant]
-    return min(told, key=len)
+    return min((_explain_all(subs) for subs in meant), key=len)
 
 
 def _is_own_type(failed: _Failed) -> bool:
@@ -323,17 +337,30 @@ def _is_discriminator(failed: _Failed) -> bool:
     return constant and failed.below == 1
 
 
-def _merge_single(branches: list[_Failed], path: YamlPath, *, hide: bool) -> Violation | None:
+def _merge_single(
+    branches: list[_Failed], kinds: list[str], path: YamlPath, *, hide: bool
+) -> Violation | None:
+    """Tell in one sentence what is allowed, if every branch wants one thing of the value itself.
+
+    `kinds`: the types that the branches of other types want.
+    """
     keywords = {failed.keyword for failed in branches}
     value = branches[0].value
     if keywords == {"required"}:
         keys = dict.fromkeys(key for failed in branches for key in failed.wanted)
         return Violation(path, f"needs {_either(map(repr, keys))}", on_key=True)
-    if keywords <= {"enum", "const"}:
-        options = [
-            option
-            for failed in branches
-            for option in (failed.wanted if failed.keyword == "enum" else [failed.wanted])
-        ]
+    if not keywords <= {"enum", "const", "pattern"} or (keywords == {"pattern"} and not kinds):
+        return None
+    options: list[object] = []
+    forms = [_TYPES.get(kind, kind) for kind in kinds if kind != "string" or value is None]
+    for failed in branches:
+        if failed.keyword == "pattern":
+            forms.append(f"text that matches {failed.wanted}")
+        else:
+            options += failed.wanted if failed.keyword == "enum" else [failed.wanted]
+    if not forms:
         return Violation(path, _not_one_of(options, value, hide=hide))
-    return None
+    names = [o if isinstance(o, str) else json.dumps(o) for o in options]
+    near = nearest(value, names) if isinstance(value, str) else None
+    thing = _thing(value, hide=hide) + (f"; did you mean {near!r}?" if near else "")
+    return Violation(path, f"must be {_either([*forms, *map(repr, names)])}, not {thing}")
