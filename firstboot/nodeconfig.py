@@ -16,6 +16,16 @@ MAX_BYTES = 1 << 20
 ROLES = ("manager", "worker")
 INTERFACES = ("eth0", "wlan0")
 
+# Where the card's writer puts things on the boot partition, and the service finds them.
+CARD_DIR = "piflash"
+NODE_JSON = CARD_DIR + "/node.json"
+STATUS_TXT = CARD_DIR + "/status.txt"
+IDENTITY_DIR = CARD_DIR + "/identity"
+CA_PEM = "ca.pem"
+NODE_PEM = "node.pem"
+NODE_KEY = "node.key"
+PERMIT_JSON = "permit.json"
+
 # One label of a host name (RFC 1123), in lower case: names become host names and DNS SANs.
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -1,0 +1,51 @@
+"""Where things lie on the Pi: on the boot partition (FAT) and on the root file system (ext4). Pure.
+
+Everything is below two directories, so that tests can use others than /boot and /.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from firstboot import nodeconfig
+
+STATE_DIR = "var/lib/piflash"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The two file systems by their mount points."""
+
+    boot: str
+    root: str
+
+    @property
+    def card_node_json(self) -> str:
+        """node.json as the card's writer left it."""
+        return os.path.join(self.boot, nodeconfig.NODE_JSON)
+
+    @property
+    def card_identity(self) -> str:
+        """The identity on FAT, until it has been imported."""
+        return os.path.join(self.boot, nodeconfig.IDENTITY_DIR)
+
+    @property
+    def status_txt(self) -> str:
+        """What a person reads who puts the card into a computer."""
+        return os.path.join(self.boot, nodeconfig.STATUS_TXT)
+
+    @property
+    def state(self) -> str:
+        """The service's own directory on ext4."""
+        return os.path.join(self.root, STATE_DIR)
+
+    @property
+    def node_json(self) -> str:
+        """node.json after the import."""
+        return os.path.join(self.state, "node.json")
+
+    @property
+    def identity(self) -> str:
+        """The identity after the import; it exists only as a whole."""
+        return os.path.join(self.state, "identity")
