@@ -10,7 +10,7 @@ from flasher.model import BlockDevice
 from flasher.plan import human
 
 
-def run(args: argparse.Namespace, ui: Ui) -> int:
+def run(_args: argparse.Namespace, ui: Ui) -> int:
     """List every whole disk with its verdict; nothing is opened for writing."""
     rows = [(device, safety.judge(device, need=0, allow=())) for device in devices.list_devices()]
     lines = []

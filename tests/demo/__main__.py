@@ -53,14 +53,13 @@ def publish(directory: Path) -> Path:
 def piflash(*argv: str, demo: Path) -> None:
     """Run the real command in the demo directory, showing it first."""
     print(f"\n$ piflash {' '.join(argv)}", flush=True)
-    environment = {**os.environ, "PIFLASH_CACHE": str(demo / "cache")}
-    done = subprocess.run(
-        [sys.executable, "-m", "flasher", *argv],
-        cwd=demo,
-        env=environment,
-        timeout=120,
-        check=False,
-    )
+    command = [sys.executable, "-m", "flasher", *argv]
+    environment = {
+        **os.environ,
+        "PIFLASH_CACHE": str(demo / "cache"),
+        "HOME": str(demo / "home"),  # so that your own key stays out of it
+    }
+    done = subprocess.run(command, cwd=demo, env=environment, timeout=120, check=False)
     if done.returncode:
         sys.exit(f"the demo failed: exit code {done.returncode}")
 
@@ -87,12 +86,15 @@ def main() -> None:
     )
     archive = publish(demo / "server")
     print(f"  {archive.name}: {archive.stat().st_size} bytes")
-    piflash("init", ".", demo=demo)
+    key = demo / "home" / ".ssh" / "id_ed25519.pub"
+    key.parent.mkdir(parents=True)
+    key.write_text(SSH_KEY + "\n")
+    piflash("init", demo=demo)
     with served(archive.parent) as url:
         cluster = demo / "cluster.yaml"
-        text = cluster.read_text()
-        text = text.replace("image: hypriotos-1.12.3", f"image: {{url: {url}/{archive.name}}}", 1)
-        cluster.write_text(_with_key(text))
+        image = f"image: {{url: {url}/{archive.name}}}"
+        cluster.write_text(cluster.read_text().replace("#image: hypriotos-1.12.3", image, 1))
+        print(f"(cluster.yaml now has: {image})")
         piflash("check", demo=demo)
         piflash("--node", "pi1", "pi1.img", "--yes", demo=demo)
     show_card(demo / "pi1.img")
@@ -104,14 +106,6 @@ demo/pi1.img is a whole card. With real Pis you would now:
   3. piflash --node pi1 /dev/sdX          once per Pi
   4. put the cards in and power on
 Look further:  cd {demo.name}; ../.venv/bin/piflash render --node pi1 -o seed; cat cluster.yaml"""
-    )
-
-
-def _with_key(text: str) -> str:
-    lines = text.splitlines(keepends=True)
-    return "".join(
-        f"{line[: line.index('- ')]}- {SSH_KEY}\n" if line.lstrip().startswith("- ssh-") else line
-        for line in lines
     )
 
 
