@@ -45,17 +45,21 @@ class Workspace:
     directory: Path
     cluster: str
     _authority: pki.Authority = field(repr=False)
+    _lock_seconds: float
 
     @classmethod
-    def open(cls, directory: Path, *, cluster: str) -> Workspace:
+    def open(
+        cls, directory: Path, *, cluster: str, lock_seconds: float = LOCK_SECONDS
+    ) -> Workspace:
         """Open the workspace, and make it, with a new authority, where there is none.
 
+        `lock_seconds`: how long a change waits for another process that is changing it.
         WorkspaceError if others can read it, if it is another cluster's, or if it is damaged.
         """
         with _explained(directory):
             _make_private_directory(directory)
             if not _complete(directory):
-                with _locked(directory):
+                with _locked(directory, seconds=lock_seconds):
                     _complete_it(directory, cluster=cluster)
         history = _read_history(directory, cluster=cluster)
         authority = _read(
@@ -63,7 +67,7 @@ class Workspace:
         )
         if authority is None or history is None:
             raise WorkspaceError(f"{directory}: emptied while it was read", hint="try again")
-        return cls(directory, cluster, authority)
+        return cls(directory, cluster, authority, lock_seconds)
 
     def next_ticket(self, spec: ClusterSpec, node: str, *, rebuild: bool, now: int) -> Ticket:
         """Give what `mint` would give now, without taking it."""
@@ -177,7 +181,7 @@ class Workspace:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        with _explained(self.directory), _locked(self.directory):
+        with _explained(self.directory), _locked(self.directory, seconds=self._lock_seconds):
             yield
 
 
@@ -279,20 +283,19 @@ def _explained(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def _locked(directory: Path, *, seconds: float) -> Iterator[None]:
     path = directory / _LOCK
     if not path.exists():
         os.close(_create(path, truncate=False))
     try:
-        with filelock.FileLock(path, timeout=LOCK_SECONDS, mode=0o600):
+        with filelock.FileLock(path, timeout=seconds, mode=0o600):
             # Only for the message below; whoever reads it half-written sees no number.
             _write_whole(directory / _HOLDER, f"{os.getpid()}\n")
             yield
     except filelock.Timeout:
         holder = _holder(directory)
         raise WorkspaceError(
-            f"{directory} is in use by another piflash ({holder}) for more than "
-            f"{LOCK_SECONDS:.0f} s",
+            f"{directory} is in use by another piflash ({holder}) for more than {seconds:g} s",
             hint="wait until it is done, then try again",
         ) from None
 

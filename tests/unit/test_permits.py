@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flasher import permits
+from flasher.errors import UsageError, WorkspaceError
+from flasher.model import ClusterSpec, PermitKind, Ticket
+from flasher.permits import Flash
+from tests.support.identity import NOW, spec
+
+GENESIS, REJOIN, REBUILD = PermitKind.GENESIS, PermitKind.REJOIN, PermitKind.REBUILD
+ONE = spec(managers=("pi1",))
+THREE = spec(managers=("pi1", "pi2", "pi3"))
+
+
+def history(*entries: str) -> list[Flash]:
+    """Give flashes as texts: `pi1 1 genesis delivered`, `pi9 1 - void` (node, epoch, permit)."""
+    flashes: list[Flash] = []
+    for entry in entries:
+        node, epoch, permit, state = entry.split()
+        generation = 1 + sum(flash.ticket.node == node for flash in flashes)
+        kind = None if permit == "-" else PermitKind(permit)
+        flashes.append(Flash(Ticket(node, generation, int(epoch), kind, NOW), state == "delivered"))
+    return flashes
+
+
+def peek(
+    flashes: Sequence[Flash], cluster: ClusterSpec, node: str, *, rebuild: bool = False
+) -> Ticket:
+    return permits.next_ticket(flashes, spec=cluster, node=node, rebuild=rebuild, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "flashes", "node", "rebuild", "kind", "epoch"),
+    [
+        # the first flash of the seed
+        (ONE, (), "pi1", False, GENESIS, 1),
+        (THREE, (), "pi1", False, GENESIS, 1),
+        (ONE, (), "pi1", True, GENESIS, 1),
+        (ONE, ("pi9 1 - delivered",), "pi1", False, GENESIS, 1),
+        # a card that never became bootable gives its permit back
+        (ONE, ("pi1 1 genesis void",), "pi1", False, GENESIS, 1),
+        (THREE, ("pi1 1 genesis void", "pi1 1 genesis void"), "pi1", False, GENESIS, 1),
+        (THREE, ("pi1 1 genesis void",), "pi1", True, GENESIS, 1),
+        (ONE, ("pi1 1 genesis delivered", "pi1 2 rebuild void"), "pi1", False, REBUILD, 2),
+        (THREE, ("pi1 1 genesis delivered", "pi1 2 rebuild void"), "pi1", False, REJOIN, 1),
+        (THREE, ("pi1 1 genesis delivered", "pi1 2 rebuild void"), "pi1", True, REBUILD, 2),
+        # any later flash of the seed
+        (THREE, ("pi1 1 genesis delivered",), "pi1", False, REJOIN, 1),
+        (THREE, ("pi1 1 genesis delivered",), "pi1", True, REBUILD, 2),
+        (ONE, ("pi1 1 genesis delivered",), "pi1", False, REBUILD, 2),
+        (ONE, ("pi1 1 genesis delivered", "pi1 2 rebuild delivered"), "pi1", False, REBUILD, 3),
+        (THREE, ("pi1 1 genesis delivered", "pi1 2 rebuild delivered"), "pi1", False, REJOIN, 2),
+        # a worker has no permit, and the epoch of the cards that are out
+        (THREE, (), "pi9", False, None, 1),
+        (THREE, ("pi1 1 genesis delivered",), "pi9", False, None, 1),
+        (THREE, ("pi1 1 genesis delivered", "pi1 2 rebuild void"), "pi9", False, None, 1),
+        (THREE, ("pi1 1 genesis delivered", "pi1 2 rebuild delivered"), "pi9", False, None, 2),
+        # so has a manager that is not the seed
+        (THREE, ("pi1 1 genesis delivered",), "pi2", False, None, 1),
+        # another seed does not start again: a permit is a permit of the cluster
+        (
+            spec(managers=("pi1", "pi2", "pi3"), seed="pi2"),
+            ("pi1 1 genesis delivered",),
+            "pi2",
+            False,
+            REJOIN,
+            1,
+        ),
+        (
+            spec(managers=("pi2",), seed="pi2"),
+            ("pi1 1 genesis delivered",),
+            "pi2",
+            False,
+            REBUILD,
+            2,
+        ),
+        (
+            spec(managers=("pi1", "pi2", "pi3"), seed="pi2"),
+            ("pi1 1 genesis void",),
+            "pi2",
+            False,
+            GENESIS,
+            1,
+        ),
+    ],
+)
+def test_the_permit_follows_from_the_cards_that_are_out(
+    cluster: ClusterSpec,
+    flashes: tuple[str, ...],
+    node: str,
+    rebuild: bool,
+    kind: PermitKind | None,
+    epoch: int,
+) -> None:
+    ticket = peek(history(*flashes), cluster, node, rebuild=rebuild)
+    assert (ticket.permit, ticket.epoch) == (kind, epoch)
+
+
+def test_refuses_to_rebuild_from_a_node_that_is_not_the_seed() -> None:
+    with pytest.raises(UsageError, match="pi2 is not the seed") as caught:
+        peek(history("pi1 1 genesis delivered"), THREE, "pi2", rebuild=True)
+    assert "--node pi1" in caught.value.hint
+
+
+def test_a_generation_is_burnt_even_if_its_card_never_became_bootable() -> None:
+    flashes = history("pi1 1 genesis void", "pi1 1 genesis void", "pi9 1 - void")
+    assert peek(flashes, ONE, "pi1").generation == 3
+    assert peek(flashes, ONE, "pi9").generation == 2
+
+
+def test_a_clock_that_went_backwards_does_not_take_the_floor_with_it() -> None:
+    flashes = history("pi9 1 - delivered")
+    early = permits.next_ticket(flashes, spec=ONE, node="pi1", rebuild=False, now=NOW - 10**8)
+    late = permits.next_ticket(flashes, spec=ONE, node="pi1", rebuild=False, now=NOW + 5)
+    assert (early.flashed_at, late.flashed_at) == (NOW, NOW + 5)
+
+
+@pytest.mark.parametrize(
+    ("flashes", "which", "message"),
+    [
+        # two flashes at once, both minted before either was written: only one may go out
+        (("pi1 1 genesis void", "pi1 1 genesis delivered"), 0, "generation 2 meanwhile"),
+        (("pi1 1 genesis delivered", "pi1 1 genesis void"), 1, "may found epoch 1 meanwhile"),
+        (
+            ("pi1 1 genesis delivered", "pi1 2 rebuild delivered", "pi1 2 rebuild void"),
+            2,
+            "may found epoch 2 meanwhile",
+        ),
+        (
+            ("pi1 1 genesis delivered", "pi1 2 rebuild delivered", "pi1 1 rejoin void"),
+            2,
+            "may found epoch 2 meanwhile",
+        ),
+        (("pi9 1 - void", "pi9 1 - delivered"), 0, "generation 2 meanwhile"),
+        # the seed moved between mint and write
+        (("pi1 1 genesis delivered", "pi2 1 genesis void"), 1, "may found epoch 1 meanwhile"),
+    ],
+)
+def test_refuses_to_deliver_a_card_that_another_has_overtaken(
+    flashes: tuple[str, ...], which: int, message: str
+) -> None:
+    past = history(*flashes)
+    with pytest.raises(WorkspaceError, match=message) as caught:
+        permits.check_delivery(past, ticket=past[which].ticket)
+    assert caught.value.hint.startswith("flash pi")
+
+
+@pytest.mark.parametrize(
+    ("flashes", "which"),
+    [
+        (("pi1 1 genesis void",), 0),
+        (("pi1 1 genesis delivered",), 0),
+        (("pi1 1 genesis void", "pi1 1 genesis void"), 0),
+        (("pi1 1 genesis delivered", "pi1 1 rejoin delivered", "pi1 1 rejoin void"), 2),
+        (("pi1 1 genesis delivered", "pi1 2 rebuild void", "pi9 1 - void"), 2),
+    ],
+)
+def test_delivers_what_nothing_has_overtaken(flashes: tuple[str, ...], which: int) -> None:
+    past = history(*flashes)
+    permits.check_delivery(past, ticket=past[which].ticket)
+
+
+def test_refuses_to_deliver_what_was_never_minted() -> None:
+    past = history("pi1 1 genesis void")
+    with pytest.raises(WorkspaceError, match="generation 1 is not in"):
+        permits.check_delivery(past, ticket=replace(past[0].ticket, flashed_at=NOW + 1))
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["mint", "deliver"]),
+        st.sampled_from(["pi1", "pi2", "pi3", "pi9"]),
+        st.booleans(),
+        st.sampled_from(["pi1", "pi2"]),
+        st.sampled_from([1, 3]),
+        st.integers(0, 5),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=120)
+@given(steps)
+def test_whatever_is_minted_and_delivered_in_any_order_no_epoch_is_founded_twice(
+    moves: list[tuple[str, str, bool, str, int, int]],
+) -> None:
+    """Mints and deliveries interleave; seeds move and rosters change between them."""
+    past: list[Flash] = []
+    for move, node, rebuild, seed, managers, pick in moves:
+        names = (seed,) if managers == 1 else ("pi1", "pi2", "pi3")
+        others = tuple(n for n in ("pi1", "pi2", "pi3", "pi9") if n not in names)
+        cluster = spec(managers=names, workers=others, seed=seed)
+        if move == "mint":
+            ticket = peek(past, cluster, node, rebuild=rebuild and node == seed)
+            assert all(
+                flash.ticket.generation < ticket.generation
+                for flash in past
+                if flash.ticket.node == node
+            )
+            past.append(Flash(ticket, delivered=False))
+        elif past:
+            index = pick % len(past)
+            try:
+                permits.check_delivery(past, ticket=past[index].ticket)
+            except WorkspaceError:
+                continue
+            past[index] = Flash(past[index].ticket, delivered=True)
+    out = [flash.ticket for flash in past if flash.delivered]
+    founding = [t.epoch for t in out if t.permit in (GENESIS, REBUILD)]
+    assert len(founding) == len(set(founding)), json.dumps([str(t) for t in out])
+    assert sum(t.permit is GENESIS for t in out) <= 1
