@@ -1,0 +1,365 @@
+"""Merges the user's own cloud-config into ours and judges the result. Pure; renders nothing.
+
+The rules, for users: docs/cloud-config.md.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flasher.errors import SeedError
+from flasher.model import Document, ExtraConfig, Location, Problem, YamlPath
+from flasher.profile import CloudInit, Profile
+from flasher.schema import Violation, did_you_mean, shown, violations
+from flasher.yamltext import path_text, relative
+
+_NAME = "the name under nodes in the cluster file is the host name: leave it out here"
+_SOURCES = (
+    "it installs packages before the package sources are mended, from a host that no longer has "
+    "them: use a runcmd, such as [apt-get, install, --yes, NAME]"
+)
+_UPGRADE = "it would fill the boot partition with kernels: leave it out"
+_APT = (
+    "it would overwrite the Raspbian package sources with Debian's, whose programs need a newer "
+    "processor: put a file into /etc/apt/sources.list.d with write_files"
+)
+_STAGES = (
+    "it is read from /etc/cloud only; the seed depends on what the image has there: leave it out"
+)
+_MERGING = "piflash merges, by the rules of docs/cloud-config.md: leave it out"
+
+# What piflash owns, or what breaks the image: key -> why, and what to do.
+REFUSED: Mapping[str, str] = {
+    "hostname": _NAME,
+    "fqdn": _NAME,
+    "preserve_hostname": _NAME,
+    "manage_etc_hosts": "the node's own name must resolve: leave it out; add hosts with a runcmd",
+    "packages": _SOURCES,
+    "package_update": _SOURCES,
+    "package_upgrade": _UPGRADE,
+    "package_reboot_if_required": _UPGRADE,
+    "apt": _APT,
+    "byobu_by_default": _SOURCES,
+    "chef": _SOURCES,
+    "fan": _SOURCES,
+    "mcollective": _SOURCES,
+    "puppet": _SOURCES,
+    "salt_minion": _SOURCES,
+    "network": "it belongs to network-config: use network and nodes.NAME.lan of the cluster file",
+    "power_state": "it would stop the node while it joins its swarm: leave it out",
+    "user": "write a list under users instead",
+    "datasource": _STAGES,
+    "datasource_list": _STAGES,
+    "system_info": _STAGES,
+    "cloud_init_modules": _STAGES,
+    "cloud_config_modules": _STAGES,
+    "cloud_final_modules": _STAGES,
+    "merge_how": _MERGING,
+    "merge_type": _MERGING,
+}
+_RESERVED = ("/usr/local/lib/piflash", "/var/lib/piflash", "/var/lib/cloud")
+_PERMISSIONS = re.compile(r"0?[0-7]{3,4}")
+
+
+@dataclass(frozen=True)
+class Schemas:
+    """cloud-init's official schemas; None where they could not be had."""
+
+    cloud_config: Mapping[str, Any] | None = field(default=None, repr=False)
+    network: Mapping[str, Any] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a part of the merged document stands in the user's text; `path` is the one there."""
+
+    location: Location
+    path: YamlPath
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A cloud-config made of ours and the user's. `origins` knows each path that is the user's.
+
+    `problems`: what of the user's could not be merged and was left out.
+    """
+
+    data: Mapping[str, Any]
+    origins: Mapping[YamlPath, Origin] = field(repr=False)
+    problems: tuple[Problem, ...] = ()
+
+
+def merge(ours: Mapping[str, object], extras: Sequence[ExtraConfig], *, profile: Profile) -> Merged:
+    """Merge the user's cloud-configs, in order, into ours; nothing given is changed.
+
+    Mappings are merged, lists appended, of other values the later one wins. Refused, with the
+    place: what piflash owns, files that it writes, and a value of another kind than what is there.
+    """
+    merging = _Merging(ours=ours, profile=profile, data=dict(ours))
+    for extra in extras:
+        for key, value in extra.data.items():
+            merging.top(extra, key, value)
+    return Merged(merging.data, merging.origins, tuple(merging.problems))
+
+
+def check(merged: Merged, *, profile: Profile, schemas: Schemas) -> tuple[Problem, ...]:
+    """Give every problem of the user's part, by the official schema and by the image's rules.
+
+    SeedError if what is wrong is not the user's: that is a bug of ours.
+    """
+    found = {(v.path, v.on_key): v for v in _rules(merged.data, profile.cloud_init)}
+    if schemas.cloud_config is not None:
+        judged = {path for path, _ in found}
+        for violation in violations(merged.data, schemas.cloud_config, binary_is_text=True):
+            if violation.path not in judged:
+                found.setdefault((violation.path, violation.on_key), violation)
+    return merged.problems + tuple(
+        _blame(violation, merged, profile=profile) for violation in found.values()
+    )
+
+
+def check_user_data(
+    document: Document, *, profile: Profile, schemas: Schemas
+) -> tuple[Problem, ...]:
+    """Give every problem of a whole user-data file that is to be merged into ours.
+
+    `document`: the parsed file. What its first line must be is for whoever read the text.
+    """
+    if not isinstance(document.data, dict):
+        return (Problem(document.values[()], "", "must be a mapping of cloud-config keys"),)
+    extra = ExtraConfig(document.data, relative(document, ()))
+    return check(merge({}, [extra], profile=profile), profile=profile, schemas=schemas)
+
+
+def check_network(data: object, *, schemas: Schemas) -> None:
+    """Check a network-config that we rendered. SeedError: it is all ours."""
+    if schemas.network is None:
+        return
+    for violation in violations({"network": data}, schemas.network):
+        raise _bug("network-config", violation)
+
+
+# --- merging ------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Merging:
+    """The document while it grows; lives for one merge."""
+
+    ours: Mapping[str, object]
+    profile: Profile
+    data: dict[str, Any]
+    origins: dict[YamlPath, Origin] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def refuse(self, extra: ExtraConfig, path: YamlPath, message: str) -> None:
+        self.problems.append(Problem(_place(extra, path), path_text(path), message))
+
+    def top(self, extra: ExtraConfig, key: str, value: object) -> None:
+        reason = REFUSED.get("apt" if key.startswith("apt_") else key)
+        if reason is None:
+            self.refuse_items(extra, key, value)
+            self.value(extra, (key,), (key,), value)
+        elif value != self.ours.get(key, False):
+            self.refuse(extra, (key,), f"piflash refuses {key!r}: {reason}")
+
+    def value(self, extra: ExtraConfig, to: YamlPath, path: YamlPath, value: object) -> None:
+        """Merge the user's value at `path` of its own text to `to` in the document."""
+        parent: Any = self.data
+        for step in to[:-1]:
+            parent = parent[step]
+        there = parent.get(to[-1])
+        if isinstance(there, dict) and isinstance(value, dict):
+            parent[to[-1]] = dict(there)
+            for key, item in value.items():
+                self.value(extra, (*to, key), (*path, key), item)
+        elif isinstance(there, list) and isinstance(value, list):
+            parent[to[-1]] = there + value
+            for number, item in enumerate(value):
+                self.note(extra, (*to, len(there) + number), (*path, number), item)
+        elif isinstance(there, (dict, list)):
+            kind = "mapping" if isinstance(there, dict) else "list"
+            message = f"must be a {kind}, because it is added to the one that is there already"
+            self.refuse(extra, path, message)
+        else:
+            parent[to[-1]] = value
+            self.note(extra, to, path, value)
+
+    def note(self, extra: ExtraConfig, to: YamlPath, path: YamlPath, value: object) -> None:
+        self.origins[to] = Origin(_place(extra, path), path)
+        for step, item in _items(value):
+            self.note(extra, (*to, step), (*path, step), item)
+
+    def refuse_items(self, extra: ExtraConfig, key: str, value: object) -> None:
+        """Refuse users and files that would replace ours."""
+        judges = {"users": self.user_refusal, "write_files": self.file_refusal}
+        if key not in judges or not isinstance(value, list):
+            return
+        for number, item in enumerate(value):
+            refusal = judges[key](item) if isinstance(item, dict) else None
+            if refusal is not None:
+                self.refuse(extra, (key, number, refusal[0]), refusal[1])
+
+    def user_refusal(self, item: Mapping[str, object]) -> tuple[str, str] | None:
+        names = [user.get("name") for user in _dicts(self.ours.get("users"))]
+        if item.get("name") not in names:
+            return None
+        return "name", f"{item['name']!r} is the cluster's own user: change it under user there"
+
+    def file_refusal(self, item: Mapping[str, object]) -> tuple[str, str] | None:
+        path = item.get("path")
+        if not isinstance(path, str):
+            return None
+        path = posixpath.normpath(path)
+        ours = [str(file.get("path")) for file in _dicts(self.ours.get("write_files"))]
+        if path in ours:
+            return "path", f"{path} is written by piflash: take another path, or edit in a runcmd"
+        boot = self.profile.boot.mount
+        for reserved in (*_RESERVED, f"{boot}/piflash"):
+            if f"{path}/".startswith(f"{reserved}/"):
+                return "path", f"{path} lies in {reserved}, which is piflash's: take another path"
+        seed = [f"{boot}/{name}" for name in self.profile.seed]
+        return ("path", f"{path} is the seed itself: take another path") if path in seed else None
+
+
+def _place(extra: ExtraConfig, path: YamlPath) -> Location:
+    """Give the place of the path or of its nearest parent that has one."""
+    while path and path not in extra.locations:
+        path = path[:-1]
+    return extra.locations[path]
+
+
+def _items(value: object) -> Iterator[tuple[str | int, object]]:
+    if isinstance(value, dict):
+        yield from value.items()
+    elif isinstance(value, list):
+        yield from enumerate(value)
+
+
+def _dicts(value: object) -> Iterator[Mapping[str, Any]]:
+    if isinstance(value, list):
+        yield from (item for item in value if isinstance(item, dict))
+
+
+# --- whose fault --------------------------------------------------------------------------------
+
+
+def _blame(violation: Violation, merged: Merged, *, profile: Profile) -> Problem:
+    origin = _origin(violation.path, merged.origins)
+    if origin is None:
+        raise _bug("user-data", violation, profile=profile)
+    return Problem(origin.location, path_text(origin.path), violation.message)
+
+
+def _origin(path: YamlPath, origins: Mapping[YamlPath, Origin]) -> Origin | None:
+    """Give what the user wrote at the path, above it, or (a whole list is wrong) first below it."""
+    above = (path[:depth] for depth in range(len(path), 0, -1))
+    below = (place for place in origins if place[: len(path)] == path)
+    place = next((place for place in above if place in origins), None) or next(below, None)
+    return origins[place] if place is not None else None
+
+
+def _bug(what: str, violation: Violation, *, profile: Profile | None = None) -> SeedError:
+    image = f" for {profile.title}" if profile else ""
+    return SeedError(
+        f"the rendered {what}{image} is not valid: {path_text(violation.path)}: "
+        f"{violation.message}",
+        hint="this is a bug of piflash or of the base image's profile: please report it",
+    )
+
+
+# --- the image's own cloud-init -----------------------------------------------------------------
+
+
+def _rules(data: Mapping[str, Any], image: CloudInit) -> Iterator[Violation]:
+    """Give what today's schema accepts and the image's cloud-init ignores or breaks on."""
+    for key in data:
+        if key not in image.keys:
+            yield Violation((key,), _unknown_key(key, image), on_key=True)
+    for number, item in _entries(data, "write_files"):
+        yield from _file_rules(item, ("write_files", number), image)
+    for number, item in _entries(data, "users"):
+        yield from _user_rules(item, ("users", number), image)
+    chpasswd = data.get("chpasswd")
+    if isinstance(chpasswd, dict):
+        for key in sorted(set(chpasswd) - image.chpasswd_keys):
+            message = f"cloud-init {image.version} does not know {key!r} here"
+            message += did_you_mean(key, sorted(image.chpasswd_keys))
+            yield Violation(("chpasswd", key), message, on_key=True)
+
+
+def _entries(data: Mapping[str, Any], key: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    value = data.get(key)
+    if isinstance(value, list):
+        yield from ((i, item) for i, item in enumerate(value) if isinstance(item, dict))
+
+
+def _unknown_key(key: str, image: CloudInit) -> str:
+    told = f"cloud-init {image.version} of this image does not know {key!r} and would ignore it"
+    instead = image.instead.get(key)
+    return told + (f": use {instead}" if instead else did_you_mean(key, sorted(image.keys)))
+
+
+def _file_rules(item: Mapping[str, Any], path: YamlPath, image: CloudInit) -> Iterator[Violation]:
+    for key in item:
+        if key not in image.file_keys:
+            known = ", ".join(sorted(image.file_keys))
+            message = f"write_files of cloud-init {image.version} does not know {key!r} and would "
+            yield Violation((*path, key), f"{message}ignore it; known: {known}", on_key=True)
+    where, owner = item.get("path"), item.get("owner", "root:root")
+    if not isinstance(where, str) or not where.startswith("/"):
+        yield Violation((*path, "path"), "every file needs a path that starts with /")
+    if not isinstance(owner, str) or owner.split(":")[0] != "root":
+        message = (
+            f"the owner must be root: cloud-init {image.version} writes files before it makes "
+            "users, and gives up at this one; use a runcmd: chown"
+        )
+        yield Violation((*path, "owner"), message)
+    permissions = item.get("permissions", "0644")
+    if not isinstance(permissions, str) or not _PERMISSIONS.fullmatch(permissions):
+        message = "permissions must be octal digits in quotes, such as '0644'"
+        yield Violation((*path, "permissions"), message)
+    yield from _encoding_rules(item, path, image)
+
+
+def _encoding_rules(
+    item: Mapping[str, Any], path: YamlPath, image: CloudInit
+) -> Iterator[Violation]:
+    encoding, content = item.get("encoding", "text/plain"), item.get("content")
+    if encoding not in image.encodings:
+        message = f"encoding {shown(encoding)} is not one of {', '.join(sorted(image.encodings))}"
+        yield Violation((*path, "encoding"), message)
+    elif "64" in encoding and isinstance(content, str):
+        try:
+            base64.b64decode("".join(content.split()), validate=True)
+        except (binascii.Error, ValueError):
+            yield Violation((*path, "content"), "the content is not base64, as its encoding says")
+
+
+def _user_rules(item: Mapping[str, Any], path: YamlPath, image: CloudInit) -> Iterator[Violation]:
+    for key in item:
+        if key in ("ssh_pwauth", "chpasswd"):
+            message = f"{key!r} belongs at the top level, not inside a user: it has no effect here"
+            yield Violation((*path, key), message, on_key=True)
+        elif key.replace("-", "_") not in image.user_keys:
+            message = f"users of cloud-init {image.version} do not know {key!r} and would ignore it"
+            message += did_you_mean(key, sorted(image.user_keys))
+            yield Violation((*path, key), message, on_key=True)
+    if not isinstance(item.get("name"), str):
+        yield Violation(path, "every user needs a name")
+
+
+def ordered(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Give the problems in the order of their places, each once."""
+    return tuple(
+        sorted(
+            dict.fromkeys(problems),
+            key=lambda p: (p.location.file, p.location.line, p.location.column, p.path),
+        )
+    )
