@@ -19,6 +19,8 @@ from jsonschema.protocols import Validator
 from flasher.model import YamlPath
 
 _SHOWN_LENGTH = 40
+# Python refuses to print an integer of more than 4300 digits.
+_HUGE = 10**_SHOWN_LENGTH
 _FEW = 12
 # Substrings of a key: what stands at or below it is not repeated in a message.
 _SECRET = ("passw", "passphrase", "psk", "key", "token", "secret", "hash", "credential")
@@ -89,10 +91,11 @@ def did_you_mean(word: str, options: Collection[str]) -> str:
 
 def shown(value: object) -> str:
     """Give a value as a message may repeat it: short, on one line."""
-    if isinstance(value, int) and abs(value) >= 10**_SHOWN_LENGTH:
-        return "a huge number"
-    text = repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= _SHOWN_LENGTH else text[: _SHOWN_LENGTH - 3] + "..."
+    if isinstance(value, int) and abs(value) >= _HUGE:
+        return "a huge integer"
+    text = value if isinstance(value, str) else str(value)
+    cut = text if len(text) <= _SHOWN_LENGTH else text[: _SHOWN_LENGTH - 3] + "..."
+    return repr(cut) if isinstance(value, str) else cut
 
 
 def looks_secret(path: YamlPath) -> bool:
@@ -253,7 +256,8 @@ def _wrong_type(wanted: Iterable[str], value: object, *, hide: bool) -> str:
     elif "string" in kinds and not isinstance(value, str | list | dict | None):
         hint = " (quote it)"
     elif isinstance(value, str) and {"boolean", "integer", "number"} & set(kinds):
-        hint = " (without quotes)"
+        bare = value.isdecimal() or value.lower() in ("yes", "no", "on", "off", "true", "false")
+        hint = " (without quotes)" if bare else ""
     return f"must be {words}, not {_thing(value, hide=hide)}{hint}"
 
 
@@ -265,6 +269,8 @@ def _thing(value: object, *, hide: bool) -> str:
     if isinstance(value, bytes):
         return "binary data"
     kind = next((word for cls, word in kinds if isinstance(value, cls)), "date")
+    if isinstance(value, int) and abs(value) >= _HUGE:
+        return "a huge integer"
     if hide:
         return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
     return f"the {kind} {str(value).lower() if isinstance(value, bool) else shown(value)}"
@@ -274,8 +280,11 @@ def _not_one_of(options: Iterable[object], value: object, *, hide: bool) -> str:
     names = list(dict.fromkeys(o if isinstance(o, str) else json.dumps(o) for o in options))
     near = nearest(value, names) if isinstance(value, str) else None
     subject = "the value" if hide else _thing(value, hide=False).removeprefix("the string ")
-    listing = f"one of {', '.join(names)}" if len(names) > 1 else ", ".join(names)
-    return f"{subject} is not {listing}" + (f"; did you mean {near!r}?" if near else "")
+    if len(names) == 1:
+        return f"must be {names[0]}, not {subject}"
+    return f"{subject} is not one of {', '.join(names)}" + (
+        f"; did you mean {near!r}?" if near else ""
+    )
 
 
 def _either(words: Iterable[str]) -> str:
@@ -352,7 +361,7 @@ def _merge_single(
     if not keywords <= {"enum", "const", "pattern"} or (keywords == {"pattern"} and not kinds):
         return None
     options: list[object] = []
-    forms = [_TYPES.get(kind, kind) for kind in kinds if kind != "string" or value is None]
+    forms = [_TYPES.get(kind, kind) for kind in kinds]
     for failed in branches:
         if failed.keyword == "pattern":
             forms.append(f"text that matches {failed.wanted}")
@@ -360,7 +369,8 @@ def _merge_single(
             options += failed.wanted if failed.keyword == "enum" else [failed.wanted]
     if not forms:
         return Violation(path, _not_one_of(options, value, hide=hide))
-    names = [o if isinstance(o, str) else json.dumps(o) for o in options]
-    near = nearest(value, names) if isinstance(value, str) else None
+    names = [repr(o) if isinstance(o, str) else json.dumps(o) for o in options]
+    texts = [o for o in options if isinstance(o, str)]
+    near = nearest(value, texts) if isinstance(value, str) else None
     thing = _thing(value, hide=hide) + (f"; did you mean {near!r}?" if near else "")
-    return Violation(path, f"must be {_either([*forms, *map(repr, names)])}, not {thing}")
+    return Violation(path, f"must be {_either([*forms, *names])}, not {thing}")

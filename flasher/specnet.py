@@ -48,9 +48,12 @@ def parse_subnet(text: str) -> IPv4Network:
     try:
         network = IPv4Network(text, strict=False)
     except ValueError:
-        raise ValueError(f"must be an IPv4 network such as 198.18.42.0/24; {_ADVICE}") from None
-    if "/" not in text or str(IPv4Interface(text).ip) != str(network.network_address):
-        raise ValueError(f"must name the network and its prefix; did you mean '{network}'?")
+        raise ValueError(f"is not an IPv4 network; {_ADVICE}") from None
+    if "/" not in text:
+        network = IPv4Network(f"{text}/24", strict=False)
+        raise ValueError(f"needs its prefix; did you mean '{network}'?")
+    if IPv4Interface(text).ip != network.network_address:
+        raise ValueError(f"is an address in a network; did you mean '{network}'?")
     if network.is_loopback or network.is_multicast or network.is_link_local:
         kind = "loopback" if network.is_loopback else "multicast"
         kind = "link-local" if network.is_link_local else kind

@@ -29,6 +29,7 @@ _TAB = (
     "a tab indents this line, but YAML allows only spaces there: put two spaces for each tab "
     "(and let the editor do so for .yaml files)"
 )
+_NO_TAG = "a value that starts with ! is a tag, which is not supported: quote it if it is text"
 _WORDS = (
     (
         "mapping values are not allowed",
@@ -38,21 +39,24 @@ _WORDS = (
     ("could not find expected ':'", "this line should be 'key: value', but it has no ':'"),
     (
         "found undefined alias",
-        "an alias (a value that starts with *) without its anchor: quote the value if it is text",
+        "a value that starts with * is an alias (of no anchor here): quote it if it is text",
     ),
     (
         "found duplicate anchor",
-        "an anchor (a value that starts with &) that exists already: quote the value if it is text",
+        "a value that starts with & is an anchor (a second one): quote it if it is text",
     ),
-    ("found another document", "a second document starts here; the file must hold only one"),
+    (
+        "expected alphabetic or numeric",
+        "a value that starts with * or & is an alias or anchor: quote it if it is text",
+    ),
     ("but found another document", "a second document starts here; the file must hold only one"),
     (
         "expected <block end>",
         "the indentation does not fit the lines above, or text after a quoted value",
     ),
     (_TOO_DEEP, _TOO_DEEP),
-    ("tag handle", "a tag (a value that starts with !): quote the value if it is text"),
-    ("found unexpected end of stream", "the text ends inside quotes"),
+    ("tag handle", _NO_TAG),
+    ("found unexpected end of stream", "the quotes that start here are never closed"),
     ("expected ',' or ']'", "a ',' or the closing ']' is missing"),
     ("expected ',' or '}'", "a ',' or the closing '}' is missing"),
 )
@@ -189,11 +193,12 @@ def _syntax(error: yaml.MarkedYAMLError, *, text: str, file: str) -> tuple[Locat
         return location, f"a value cannot start with {character}: quote it, or use spaces"
     message = next((words for part, words in _WORDS if part in problem), None)
     if message is None and "tag" in context:
-        message = "a tag (a value that starts with !): quote the value if it is text"
+        message = _NO_TAG
     message = message or "malformed YAML: " + re.sub(r"'[^']{3,}'", "...", problem)
-    opened = error.context_mark
-    if opened is not None and ("quoted scalar" in context or "flow" in context):
-        message += f" (it was opened at {_location(opened, file)})"
+    if error.context_mark is not None and "end of stream" in problem:
+        return _location(error.context_mark, file), message
+    if error.context_mark is not None and "flow" in context:
+        message += f" (it was opened at {_location(error.context_mark, file)})"
     return location, message
 
 
@@ -228,7 +233,7 @@ class _Reader:
             return self.scalar(node, path)
         expected = _TAG + ("map" if isinstance(node, MappingNode) else "seq")
         if node.tag != expected:
-            self.note(node, path, "a tag (starting with !) that is not allowed here")
+            self.note(node, path, _NO_TAG)
             return None
         if id(node) in self.open_nodes or len(path) > MAX_DEPTH:
             itself = id(node) in self.open_nodes
@@ -258,11 +263,15 @@ class _Reader:
             return node.value
         kind = _SCALARS.get(node.tag)
         if kind is None:
-            self.note(node, path, "a tag (starting with !) that is not allowed: quote text")
+            self.note(node, path, _NO_TAG)
             return None
         try:
-            return self.loader.construct_object(node)
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, yaml.YAMLError):
+            value: object = self.loader.construct_object(node)
+            if isinstance(value, int) and abs(value) >= 2**64:
+                # Python cannot even print those of more than 4300 digits.
+                raise OverflowError
+            return value
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError, yaml.YAMLError):
             # The value is not shown: it may be a password that only looks like a date.
             self.note(node, path, f"looks like a YAML {kind}, but is not a valid one: quote text")
             return None
