@@ -306,12 +306,30 @@ class Bus(enum.Enum):
     OTHER = "other"
 
 
+class DeviceKind(enum.Enum):
+    """What a block device is, by its driver; only the first four can be a card."""
+
+    DISK = "disk"
+    SD = "SD card"
+    EMMC = "eMMC"
+    LOOP = "loop device"
+    EMMC_PART = "hardware partition of an eMMC"
+    OPTICAL = "optical drive"
+    FLOPPY = "floppy drive"
+    MEMORY = "RAM disk"
+    MAPPED = "device made of other devices"
+    NETWORK = "network block device"
+    UNKNOWN = "device of an unknown driver"
+
+
 @dataclass(frozen=True)
 class BlockDevice:
     """What the kernel says of a block device, at one moment.
 
     `diskseq` is the kernel's serial number of the medium (5.15 and later): another card, another
-    number. `users` names what holds it: `swap`, `dm-0`, `md127`, ...
+    number. `users` names what holds it: `swap`, `dm-0`, `md127`, ... `member`: the type of the
+    volume that it, or a partition of it, is a part of (`LVM2_member`, `linux_raid_member`, ...).
+    `unexplained`: what could not be found out about it.
     """
 
     path: str
@@ -333,6 +351,9 @@ class BlockDevice:
     mounts: tuple[Mount, ...]
     users: tuple[str, ...]
     system: bool
+    kind: DeviceKind = DeviceKind.DISK
+    member: str = ""
+    unexplained: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
