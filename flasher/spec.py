@@ -76,9 +76,8 @@ def parse(text: str, *, file: str, known: Known) -> ClusterSpec:
     extras = _extras(view, document, known)
     found += extras.problems
     if found:
-        raise yamltext.failure(
-            found, file=file, hint=f"correct them, then: piflash check --cluster {file}"
-        )
+        option = "" if file == "cluster.yaml" else f" --cluster {file}"
+        raise yamltext.failure(found, file=file, hint=f"correct them, then: piflash check{option}")
     return _cluster(view, extras.configs)
 
 
