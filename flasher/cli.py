@@ -10,9 +10,9 @@ from pathlib import Path
 
 from flasher import __version__
 from flasher.commands import check, devices, fetch, flash, init, render
+from flasher.commands.targets import OVERRIDABLE
 from flasher.commands.ui import Ui
 from flasher.errors import PiflashError, UsageError
-from flasher.safety import OVERRIDABLE
 
 COMMANDS = ("flash", "init", "check", "render", "devices", "fetch")
 INTERRUPTED = 130
@@ -240,7 +240,7 @@ def run(argv: Sequence[str]) -> int:
     except Exception:
         traceback.print_exc()
         print(
-            f"piflash: error: this is a bug of piflash {__version__}; please report the lines above",
+            f"piflash: error: a bug of piflash {__version__}; please report the lines above",
             "(they hold no secrets)",
             file=sys.stderr,
         )

@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from flasher import devices, plan, safety, streams, writer
+from flasher import plan, streams, writer
 from flasher.commands import fetch, seeds
 from flasher.commands.project import Project, image_ref
+from flasher.commands.targets import choose_targets
 from flasher.commands.ui import Ui
-from flasher.errors import DeviceRefusedError, UsageError
-from flasher.model import BlockDevice, Image, NodeSpec, Target, Ticket
+from flasher.errors import UsageError
+from flasher.model import Image, NodeSpec, Ticket
 from flasher.plan import CardPlan
 from flasher.progress import for_stream
 from flasher.writer import Outcome
@@ -87,16 +88,18 @@ def _plan(
     args: argparse.Namespace,
     ui: Ui,
 ) -> tuple[CardPlan, ...]:
-    profile = seeds.profile_of(project, image.profile)
+    profile = project.data.profiles[image.profile]
     with streams.Prefix(image) as source:
         layout = plan.read_layout(source, image=image)
         boot = plan.read_boot_files(source, layout=layout, names=profile.edited_boot_files)
-        targets = _targets(requests, need=image.size or layout.size, image=image, allow=args.force)
-        seeds.warn_of_schema(project, ui)
+        need = image.size or layout.size
+        names = [request.target for request in requests]
+        targets = choose_targets(names, need=need, image=image, allow=args.force)
+        seeds.warn_of_schemas(project, ui)
         plans = []
         for request, target in zip(requests, targets, strict=True):
             identity = project.workspace.identity(project.spec, request.ticket)
-            seed = seeds.build_checked(
+            seed = seeds.build(
                 project,
                 request.node,
                 ticket=request.ticket,
@@ -117,35 +120,6 @@ def _plan(
                 )
             )
     return tuple(plans)
-
-
-def _targets(
-    requests: Sequence[Request], *, need: int, image: Image, allow: Sequence[str]
-) -> tuple[Target, ...]:
-    targets = tuple(devices.target(request.target, image=image) for request in requests)
-    refused = []
-    for target in targets:
-        if isinstance(target, BlockDevice):
-            refused += [
-                (target, refusal) for refusal in safety.judge(target, need=need, allow=allow)
-            ]
-    if refused:
-        raise DeviceRefusedError(
-            "\n".join(f"{target.path} is refused: {refusal.reason}" for target, refusal in refused),
-            hint="\n  ".join(
-                [
-                    *dict.fromkeys(refusal.remedy for _, refusal in refused),
-                    safety.candidates(devices.list_devices(), need=need),
-                ]
-            ),
-        )
-    numbers = [t.number if isinstance(t, BlockDevice) else t.path.resolve() for t in targets]
-    if len(set(numbers)) != len(numbers):
-        raise UsageError(
-            "two TARGETs are the same device: " + ", ".join(r.target for r in requests),
-            hint="give each node a card of its own; see `piflash devices`",
-        )
-    return targets
 
 
 def _mint(

@@ -19,6 +19,7 @@ from flasher.profile import Profile
 from flasher.workspace import Workspace
 
 WORKSPACE = ".piflash"
+DEFAULT_PROFILE = "hypriotos"
 
 
 def cache_dir() -> Path:
@@ -114,6 +115,11 @@ class Project:
     def cloud_init_schemas(self) -> cloudschema.Found:
         """The official schemas of cloud-init, as far as they can be had."""
         return cloudschema.find(cache=cache_dir() / "schemas")
+
+    def profile(self, ref: ImageRef) -> Profile:
+        """Give the profile of a base image: the catalogue's, or the one that the file names."""
+        entry = self.data.catalogue.images.get(ref.text)
+        return self.data.profiles[ref.profile or (entry.profile if entry else DEFAULT_PROFILE)]
 
     def node(self, name: str) -> NodeSpec:
         """Give the node of that name. UsageError with the names that there are."""
