@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,19 +21,14 @@ from flasher.errors import WorkspaceError
 from flasher.model import PermitKind, Ticket
 from flasher.records import State
 from flasher.workspace import Workspace
+from tests.support.crash import Announce, run_and_kill
 from tests.support.identity import NOW, authority, spec
 from tests.support.tools import need_root
 
 THREE = spec(managers=("pi1", "pi2", "pi3"))
-CHANGING = {
-    "open", "write", "fsync", "replace", "rename", "mkdir", "fchown", "chown", "fchmod", "chmod",
-    "ftruncate", "unlink", "close", "flock", "flush",
-}  # fmt: skip
 HARMLESS = {".gitignore", "lock", "lock.holder", "secrets", "state.json", "authority.json"}
 HARMLESS |= {"images.json", ".state.json.new", ".authority.json.new", ".images.json.new"}
 HARMLESS |= {"..gitignore.new"}
-
-Announce = Callable[[str], None]
 
 
 def founding(directory: Path, announce: Announce) -> None:
@@ -55,52 +48,6 @@ def flashing(directory: Path, announce: Announce) -> None:
     announce("secret " + opened.secret("minio").reveal())
     opened.pin_image("hypriotos", "a" * 64)
     announce("pinned")
-
-
-@dataclass
-class Run:
-    """What a child announced, in order, and whether it came to its end."""
-
-    said: list[str] = field(default_factory=list)
-    killed: bool = False
-
-
-def run_and_kill(directory: Path, job: Callable[[Path, Announce], None], *, at: int) -> Run:
-    """Run the job in a child and kill it just before (even) or after (odd) a changing call."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        passed = 0
-
-        def count(_frame: object, event: str, called: object) -> None:
-            nonlocal passed
-            if event in ("c_call", "c_return") and getattr(called, "__name__", "") in CHANGING:
-                if passed == at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                passed += 1
-
-        def announce(line: str) -> None:
-            sys.setprofile(None)
-            os.write(writing, (line + "\n").encode())
-            sys.setprofile(count)
-
-        code = 1
-        try:
-            sys.setprofile(count)
-            job(directory, announce)
-            sys.setprofile(None)
-            code = 0
-        finally:
-            sys.setprofile(None)
-            os._exit(code)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        said = pipe.read().splitlines()
-    _, status = os.waitpid(child, 0)
-    killed = os.WIFSIGNALED(status)
-    assert killed or os.WEXITSTATUS(status) == 0, f"the child failed at {at}: {said}"
-    return Run(said, killed)
 
 
 def check_files(directory: Path) -> None:
@@ -128,10 +75,10 @@ def test_a_crash_at_any_step_of_its_making_leaves_one_authority(tmp_path: Path) 
     while True:
         directory = tmp_path / str(points) / ".piflash"
         directory.parent.mkdir()
-        first = run_and_kill(directory, founding, at=points)
+        first = run_and_kill(partial(founding, directory), at=points)
         again: list[str] = []
         founding(directory, again.append)
-        assert first.said in ([], again), f"another authority after a crash at {points}"
+        assert first.said in ((), tuple(again)), f"another authority after a crash at {points}"
         third: list[str] = []
         founding(directory, third.append)
         assert third == again
@@ -149,7 +96,7 @@ def test_a_crash_at_any_step_of_flashing_loses_nothing_and_mints_nothing_twice(
     while True:
         directory = tmp_path / str(points) / ".piflash"
         shutil.copytree(template, directory)
-        first = run_and_kill(directory, flashing, at=points)
+        first = run_and_kill(partial(flashing, directory), at=points)
         second: list[str] = []
         flashing(directory, second.append)
         check_files(directory)
