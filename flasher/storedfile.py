@@ -1,0 +1,113 @@
+"""An image's file as it lies on disk: read once from start to end, hashed on the way. Shell."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+from pathlib import Path
+from types import TracebackType
+
+from flasher.container import SNIFF
+from flasher.errors import ImageError
+
+_BUFFER = 1 << 18
+
+
+class StoredFile:
+    """A regular file that is read in order; every byte passes the SHA-256 exactly once."""
+
+    def __init__(self, path: Path) -> None:
+        """Open it. ImageError if it is not there, not a file, empty or not readable."""
+        self.path = path
+        self._sha256 = hashlib.sha256()
+        try:
+            # A named pipe would hang the open itself.
+            info = path.stat()
+            if not stat.S_ISREG(info.st_mode):
+                raise ImageError(f"{path}: not a regular file", hint="name the image's file")
+            self._file = io.BufferedReader(path.open("rb", buffering=0), _BUFFER)
+        except OSError as error:
+            raise self.unreadable(error) from None
+        self.size = info.st_size
+        try:
+            self.head = self._file.read(SNIFF)
+            self._file.seek(0)
+        except OSError as error:
+            self._file.close()
+            raise self.unreadable(error) from None
+        if not self.head:
+            self._file.close()
+            raise self.damaged("the file is empty")
+
+    def __enter__(self) -> StoredFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def read(self, size: int) -> bytes:
+        """Give up to `size` bytes; none at the end."""
+        try:
+            data = self._file.read(size)
+        except OSError as error:
+            raise self.unreadable(error) from None
+        self._sha256.update(data)
+        return data
+
+    def readinto(self, view: memoryview) -> int:
+        """Fill the view, less only at the end; gives the count."""
+        try:
+            count = self._file.readinto(view)
+        except OSError as error:
+            raise self.unreadable(error) from None
+        with view[:count] as filled:
+            self._sha256.update(filled)
+        return count
+
+    def skip(self, count: int) -> None:
+        """Pass over bytes; they are hashed. ImageError if there are fewer."""
+        while count:
+            data = self.read(min(count, _BUFFER))
+            if not data:
+                raise self.truncated()
+            count -= len(data)
+
+    def digest(self) -> str:
+        """Read what is left and give the SHA-256 of the whole file, in lower-case hex."""
+        while self.read(_BUFFER):
+            pass
+        return self._sha256.hexdigest()
+
+    def damaged(self, what: str) -> ImageError:
+        """Make the error for content that is not what it should be."""
+        return ImageError(
+            f"{self.path}: {what}",
+            hint=f"get the file anew; one from piflash's cache: rm {_quoted(self.path)}; "
+            "piflash fetch",
+        )
+
+    def truncated(self) -> ImageError:
+        """Make the error for a file that ends too soon."""
+        return self.damaged(f"the file is cut off: it ends in the middle, at byte {self.size}")
+
+    def unreadable(self, error: OSError) -> ImageError:
+        """Make the error for what the operating system says."""
+        if isinstance(error, FileNotFoundError):
+            hint = "correct the path, or copy the file there"
+        elif isinstance(error, PermissionError):
+            hint = f"chmod a+r {_quoted(self.path)}"
+        else:
+            hint = "check the disk it lies on, or get the file anew"
+        return ImageError(f"{self.path}: {error.strerror or error}", hint=hint)
+
+
+def _quoted(path: Path) -> str:
+    text = os.fspath(path)
+    return f"'{text}'" if " " in text else text
