@@ -180,8 +180,6 @@ class Table:
 
     def refuse_strange(self, cluster: int, owner: str) -> None:
         """ImageError unless the number is that of a cluster in use; `owner` is what names it."""
-        if cluster == self.mask - 8:
-            raise damaged(f"{owner} leads to a cluster marked bad")
         if not FIRST_CLUSTER <= cluster < self.end:
             raise damaged(
                 f"{owner} leads to cluster {cluster}, which is not in {FIRST_CLUSTER} to "
