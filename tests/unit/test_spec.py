@@ -508,18 +508,25 @@ def test_any_text_gives_a_spec_or_problems_with_places(text: str) -> None:
         assert cluster.user.ssh_authorized_keys or cluster.user.password_hash
 
 
-_SECRETS = st.text(
-    alphabet="abcdefghijklmnopqrstuvwxyz0123456789*&!%@:#- '\"{}[]|>~?,$", min_size=6, max_size=30
-).filter(lambda text: len(set(text)) > 4)
+_MARK = "Zq7vXw"
+_ODD = st.text(alphabet="abn019*&!%@:#- '\"{}[]|>~?,$\\.\t\n", max_size=12)
 
 
-@settings(max_examples=150, deadline=None)
-@given(_SECRETS, st.sampled_from(["psk: ", "password_hash: ", "ssh_authorized_keys:\n     - "]))
-@example("2020-99-99x", "psk: ")
-@example("hunter22:hunter", "psk: ")
-def test_no_problem_repeats_a_secret(secret: str, key: str) -> None:
+@settings(max_examples=200, deadline=None)
+@given(_ODD, _ODD, st.sampled_from(["psk: ", "password_hash: ", "ssh_authorized_keys:\n     - "]))
+@example("2020-99-99", "", "psk: ")
+@example("", ": hunter", "psk: ")
+@example("*", "", "psk: ")
+@example("&", "", "psk: ")
+@example("!", "", "psk: ")
+@example("", "", "password_hash: ")
+@example("ssh-rsa ", "", "ssh_authorized_keys:\n     - ")
+@example("-----BEGIN RSA PRIVATE KEY-----", "", "ssh_authorized_keys:\n     - ")
+def test_no_problem_repeats_a_secret(before: str, after: str, key: str) -> None:
     section = "network:\n  wifi:" if key == "psk: " else "user:"
-    text = f"name: home\n{section}\n    {key}{secret}\nnodes: {{}}\n"
-    told = "".join(problems(text))
-    longest = max(secret.replace("'", " ").split(), key=len, default="")
-    assert len(longest) < 6 or longest not in told
+    text = f"name: home\n{section}\n    {key}{before}{_MARK}{after}\nnodes: {{}}\n"
+    told = [line for line in problems(text) if _MARK in line]
+    # A secret that YAML takes for a key of its own is no secret any more.
+    assert [
+        line for line in told if "unknown key" not in line and "duplicate key" not in line
+    ] == []

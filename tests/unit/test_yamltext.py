@@ -253,7 +253,13 @@ def test_any_text_gives_a_document_or_an_error_with_places(text: str) -> None:
 @settings(max_examples=100, deadline=None)
 @given(
     st.recursive(
-        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text()),
+        st.one_of(
+            st.none(),
+            st.booleans(),
+            st.integers(1 - 2**64, 2**64 - 1),
+            st.floats(allow_nan=False),
+            st.text(),
+        ),
         lambda below: st.one_of(
             st.lists(below, max_size=4), st.dictionaries(st.text(), below, max_size=4)
         ),
