@@ -56,7 +56,11 @@ def block(payload: bytes, *, info: bytes = DIGEST_INFO) -> bytes:
 
 def sign_block(payload: bytes, encoded: bytes) -> str:
     """Sign any block with the real key, as a forger of paddings would wish to."""
-    signature = pow(int.from_bytes(encoded, "big"), key().d, key().public_numbers.n)
+    numbers, message = key(), int.from_bytes(encoded, "big")
+    # By the Chinese remainder theorem (RFC 8017, 5.2.1, 2b): four times as fast as by d.
+    first = pow(message, numbers.dmp1, numbers.p)
+    second = pow(message, numbers.dmq1, numbers.q)
+    signature = second + numbers.q * (numbers.iqmp * (first - second) % numbers.p)
     return text_of(payload, signature.to_bytes(SIZE, "big").hex())
 
 
