@@ -6,6 +6,7 @@ U+FFFF that are not escaped.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import ipaddress
 import json
@@ -194,6 +195,12 @@ def _wanted(rule: FileRule, *, spec: ClusterSpec, node: NodeSpec) -> bool:
 
 
 def _environment(templates: Mapping[str, str]) -> jinja2.Environment:
+    return _compiling(tuple(sorted(templates.items())))
+
+
+@functools.lru_cache(maxsize=8)
+def _compiling(templates: tuple[tuple[str, str], ...]) -> jinja2.Environment:
+    """Give an environment that keeps its compiled templates; the same one for the same texts."""
     # No autoescape: these are configuration files, not HTML; `yaml`, `json` and `sh` quote.
     env = jinja2.Environment(  # noqa: S701
         loader=jinja2.DictLoader(dict(templates)),
