@@ -190,6 +190,8 @@ class CardJob:
                     self.feed.release(got)
             self._written += self._last_zeros(card, image_end=got.size)
             self._doing = "waiting until the card has it all"
+            if card.size is None:  # the image may end in holes
+                os.ftruncate(card.io.fd, -(-got.size // card.io.sector) * card.io.sector)
             card.io.sync()
             return got.size
         finally:
@@ -247,7 +249,7 @@ class CardJob:
     def _check_probes(self, card: Claimed, probes: dict[int, bytes], *, size: int) -> None:
         self._doing = "checking the card's size"
         card.io.forget_cache()
-        left = {offset: block for offset, block in probes.items() if offset >= size + PROBE}
+        left = {offset: block for offset, block in probes.items() if offset >= size}
         view = self._own[:PROBE]
         for offset, block in left.items():
             self._get(card, offset, view)
