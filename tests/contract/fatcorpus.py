@@ -61,11 +61,16 @@ class Shape(enum.Enum):
 
 @dataclass(frozen=True)
 class Grid:
-    """`bits`: 12, 16 or 32; `per_cluster`: sectors of 512 bytes, or of `sector`."""
+    """`bits`: 12, 16 or 32; `per_cluster`: sectors of 512 bytes, or of `sector`.
+
+    `clusters`: about how many, None for CLUSTERS; `root_entries`: None for what mkfs.vfat takes.
+    """
 
     bits: int
     per_cluster: int
     sector: int = 512
+    clusters: int | None = None
+    root_entries: int | None = None
 
     @property
     def cluster(self) -> int:
@@ -74,11 +79,13 @@ class Grid:
 
     @property
     def size(self) -> int:
-        """Bytes of a volume with about CLUSTERS clusters."""
-        return CLUSTERS[self.bits] * (self.cluster + self.bits // 4) + 400 * self.sector
+        """Bytes of such a volume."""
+        root = 32 * (self.root_entries or 512)
+        clusters = self.clusters or CLUSTERS[self.bits]
+        return clusters * (self.cluster + self.bits // 4) + root + 64 * self.sector
 
     def __str__(self) -> str:
-        return f"fat{self.bits}-{self.cluster}"
+        return f"fat{self.bits}-{self.cluster}" + ("-tiny" if self.clusters else "")
 
 
 def tool(*argv: str | Path, ok: Iterable[int] = (0,)) -> str:
@@ -96,16 +103,14 @@ def tool(*argv: str | Path, ok: Iterable[int] = (0,)) -> str:
     return said
 
 
-def make(
-    path: Path, grid: Grid, *, bad: Iterable[int] = (), root_entries: int | None = None
-) -> Path:
+def make(path: Path, grid: Grid, *, bad: Iterable[int] = ()) -> Path:
     """Make an empty volume; the clusters `bad` are marked as such."""
     path.unlink(missing_ok=True)
     with path.open("wb") as out:
         out.truncate(grid.size)
     options = ["-F", str(grid.bits), "-s", str(grid.per_cluster), "-S", str(grid.sector)]
     options += ["-n", "HypriotOS", "-i", "7d5ba1b2"]
-    options += ["-r", str(root_entries)] if root_entries else []
+    options += ["-r", str(grid.root_entries)] if grid.root_entries else []
     tool("mkfs.vfat", *options, path)
     blocks = [(first_byte(path) + (c - 2) * grid.cluster + 1023) // 1024 for c in bad]
     if blocks:

@@ -377,6 +377,23 @@ def test_reserved_high_bits_of_fat32_entries_are_kept() -> None:
     assert fat.FatVolume(source).free_bytes == 65599 * 512
 
 
+def test_bits_after_the_last_fat12_entry_are_kept() -> None:
+    source = empty(301)  # 303 entries end in the middle of byte 454
+    layout = fatlayout.parse(bytes(source.data[:512]))
+    for copy in range(2):
+        source.data[layout.table_offset + copy * layout.table_size + 454] = 0xA0
+    after = source.apply({"a": b"x" * 512 * 301})
+    for copy in range(2):
+        assert after.data[layout.table_offset + copy * layout.table_size + 454] == 0xAF
+    assert fat.FatVolume(after).read("a") == b"x" * 512 * 301
+
+
+def test_folders_name_the_root_as_cluster_zero() -> None:
+    after = empty(65600).apply({"folder/file": b""})
+    at = after.data.index(b"..         \x10")
+    assert after.data[at + 20 : at + 22] + after.data[at + 26 : at + 28] == bytes(4)
+
+
 @pytest.mark.parametrize("clusters", SIZES)
 def test_nothing_stale_stays_where_secrets_were(clusters: int) -> None:
     secret = b"SECRET-OF-THE-OLD-CARD "
