@@ -112,11 +112,15 @@ def _open_refused(target: BlockDevice, error: OSError) -> DeviceRefusedError:
             hint="plug it in again, then look: piflash devices",
         )
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return DeviceRefusedError(
-            f"{path}: the card is read-only", hint="slide its lock switch towards the contacts"
-        )
+        return _read_only(path)
     return DeviceRefusedError(
         f"{path}: cannot be opened: {error.strerror}", hint="see the kernel's words: dmesg | tail"
+    )
+
+
+def _read_only(path: str) -> DeviceRefusedError:
+    return DeviceRefusedError(
+        f"{path}: the card is read-only", hint="slide its lock switch towards the contacts"
     )
 
 
@@ -166,6 +170,8 @@ def _check_identity(fd: int, target: BlockDevice, *, image: Image) -> None:
     for what, planned, found in compared:
         if planned != found:
             raise _another(target, f"its {what} was {_shown(planned)}, and is {_shown(found)}")
+    if now.read_only:
+        raise _read_only(target.path)
     if now.mounts or now.users or now.system:
         raise _busy(target.path)
     if now.backing_file and _same_file(Path(now.backing_file), image.path):

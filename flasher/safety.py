@@ -133,6 +133,11 @@ def _empty(device: BlockDevice) -> tuple[str, str] | None:
     if device.size or "the kernel does not tell its size" in device.unexplained:
         return None
     if device.kind is DeviceKind.LOOP:
+        if device.backing_file:
+            return (
+                f"{device.path} is empty: {device.backing_file} has no bytes",
+                f"truncate -s 4G {device.backing_file}; losetup -c {device.path}",
+            )
         return f"{device.path} has no file behind it", f"losetup {device.path} FILE"
     return f"there is no card in the reader {device.path}", "put a card in"
 
