@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from flasher import fat, partition
@@ -103,10 +104,22 @@ def boot_window(source: ReadAt, *, layout: Layout) -> Window:
     return Window(source, layout.boot.offset, layout.boot.size)
 
 
-def read_boot_files(source: ReadAt, *, layout: Layout, names: tuple[str, ...]) -> dict[str, bytes]:
+def read_boot_files(
+    source: ReadAt, *, image: Image, layout: Layout, names: tuple[str, ...]
+) -> dict[str, bytes]:
     """Read those of the named files that the boot partition has. ImageError if it is damaged."""
-    volume = fat.FatVolume(boot_window(source, layout=layout))
-    return {name: volume.read(name) for name in names if volume.exists(name)}
+    with _naming(image):
+        volume = fat.FatVolume(boot_window(source, layout=layout), size=layout.boot.size)
+        return {name: volume.read(name) for name in names if volume.exists(name)}
+
+
+@contextmanager
+def _naming(image: Image) -> Iterator[None]:
+    """Have an error of the boot partition name the image that it is in."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{image.id}: {error.message}", hint=error.hint) from None
 
 
 def make(
@@ -123,7 +136,8 @@ def make(
     """Plan one card. ImageError if the seed does not fit the boot partition."""
     window = boot_window(source, layout=layout)
     contents = {path: file.content for path, file in seed.files.items()}
-    runs = fat.patch(window, contents, when=ticket.flashed_at)
+    with _naming(image):
+        runs = fat.patch(window, contents, when=ticket.flashed_at, size=layout.boot.size)
     return CardPlan(
         cluster=spec.name,
         node=ticket.node,

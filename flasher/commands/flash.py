@@ -70,11 +70,19 @@ def _requests(args: argparse.Namespace, project: Project) -> tuple[Request, ...]
             raise UsageError(f"{kind} {twice[0]} is given twice", hint="one card per node")
     now = int(time.time())
     nodes = [project.node(name) for name in args.node]
+    seed = next(node for node in project.spec.nodes if node.seed)
+    if args.rebuild and seed not in nodes:
+        raise UsageError(
+            f"--rebuild: {args.node[0]} is not the seed; only the seed founds a swarm",
+            hint=f"piflash --rebuild --node {seed.name} TARGET",
+        )
     return tuple(
         Request(
             node,
             target,
-            project.workspace.next_ticket(project.spec, node.name, rebuild=args.rebuild, now=now),
+            project.workspace.next_ticket(
+                project.spec, node.name, rebuild=args.rebuild and node.seed, now=now
+            ),
         )
         for node, target in zip(nodes, args.targets, strict=True)
     )
@@ -91,7 +99,9 @@ def _plan(
     profile = project.data.profiles[image.profile]
     with streams.Prefix(image) as source:
         layout = plan.read_layout(source, image=image)
-        boot = plan.read_boot_files(source, layout=layout, names=profile.edited_boot_files)
+        boot = plan.read_boot_files(
+            source, image=image, layout=layout, names=profile.edited_boot_files
+        )
         need = image.size or layout.size
         names = [request.target for request in requests]
         targets = choose_targets(names, need=need, image=image, allow=args.force)
@@ -129,7 +139,7 @@ def _mint(
         request.node.name: project.workspace.mint(
             project.spec,
             request.node.name,
-            rebuild=args.rebuild,
+            rebuild=args.rebuild and request.node.seed,
             now=request.ticket.flashed_at,
             expected=request.ticket,
         )
