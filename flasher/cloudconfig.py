@@ -314,7 +314,8 @@ def _file_rules(item: Mapping[str, Any], path: YamlPath, image: CloudInit) -> It
             yield Violation((*path, key), f"{message}ignore it; known: {known}", on_key=True)
     where, owner = item.get("path"), item.get("owner", "root:root")
     if not isinstance(where, str) or not where.startswith("/"):
-        yield Violation((*path, "path"), "every file needs a path that starts with /")
+        at = (*path, "path") if "path" in item else path
+        yield Violation(at, "every file needs a path that starts with /", on_key="path" not in item)
     if not isinstance(owner, str) or owner.split(":")[0] != "root":
         message = (
             f"the owner must be root: cloud-init {image.version} writes files before it makes "
@@ -352,7 +353,7 @@ def _user_rules(item: Mapping[str, Any], path: YamlPath, image: CloudInit) -> It
             message += did_you_mean(key, sorted(image.user_keys))
             yield Violation((*path, key), message, on_key=True)
     if not isinstance(item.get("name"), str):
-        yield Violation(path, "every user needs a name")
+        yield Violation(path, "every user needs a name", on_key=True)
 
 
 def ordered(problems: Iterable[Problem]) -> tuple[Problem, ...]:
