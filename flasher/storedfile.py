@@ -26,7 +26,8 @@ class StoredFile:
             # A named pipe would hang the open itself.
             info = path.stat()
             if not stat.S_ISREG(info.st_mode):
-                raise ImageError(f"{path}: not a regular file", hint="name the image's file")
+                kind = "a directory" if stat.S_ISDIR(info.st_mode) else "a device or a pipe"
+                raise ImageError(f"{path}: {kind}, not an image", hint="name the image's file")
             self._file = io.BufferedReader(path.open("rb", buffering=0), _BUFFER)
         except OSError as error:
             raise self.unreadable(error) from None

@@ -40,3 +40,21 @@ def key(url: str) -> str:
     host = parts.netloc.rpartition("@")[2].lower()
     plain = urlunsplit((parts.scheme.lower(), host, parts.path, parts.query, ""))
     return hashlib.sha256(plain.encode()).hexdigest()[:16]
+
+
+def checksum_url(url: str) -> str:
+    """Give the address at which a file's checksum is published by custom."""
+    parts = urlsplit(url)
+    path = parts.path + ".sha256"
+    return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
+
+
+def pin_name(text: str) -> str:
+    """Give the name under which an image's hash is recorded: its own, without what may be secret.
+
+    `text` is an ImageRef's: an id and a path are their own names.
+    """
+    if not is_url(text):
+        return text
+    name = shown(text)
+    return name if name == text else f"{name} ({key(text)})"
