@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -69,8 +70,15 @@ def test_instance_id_is_new_for_each_flash_and_for_changed_content() -> None:
         assert meta["instance-id"] == built.instance_id
 
 
-def test_clock_file_is_the_flash_time_in_utc() -> None:
-    assert specs.text(specs.build(specs.cluster()), "fake-hwclock.data") == "2025-06-15 15:06:40\n"
+def test_clock_file_is_the_flash_time_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        built = specs.build(specs.cluster())
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert specs.text(built, "fake-hwclock.data") == "2025-06-15 15:06:40\n"
 
 
 def test_command_line_is_touched_only_if_words_are_missing() -> None:
@@ -217,6 +225,16 @@ def test_users_part_is_in_user_data() -> None:
     assert data["timezone"] == "UTC"
     assert [user["name"] for user in data["users"]] == ["pirate", "guest"]
     assert data["write_files"][-1]["content"] == "Caf\u00e9 \U0001f600\n"
+
+
+def test_the_nodes_own_part_comes_after_the_clusters() -> None:
+    spec = specs.cluster(
+        specs.node(cloud_config=specs.extra("locale: node\nruncmd: [two]\n")),
+        cloud_config=specs.extra("locale: cluster\nruncmd: [one]\n"),
+    )
+    data = yaml.safe_load(specs.build(spec).files["user-data"].content)
+    assert data["locale"] == "node"
+    assert data["runcmd"][-2:] == ["one", "two"]
 
 
 def test_rendered_network_config_is_checked() -> None:
