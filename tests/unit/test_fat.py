@@ -429,6 +429,27 @@ def test_deleted_entries_are_used_again() -> None:
     assert [entry.path for entry in volume.walk()].index("long name") == 30
 
 
+def test_clusters_given_back_are_used_again_in_the_same_go() -> None:
+    volume = fat.FatVolume(empty(20), when=WHEN)
+    volume.write("a", b"x" * 512 * 20)
+    volume.remove("a")
+    volume.write("b", b"y" * 512 * 20)
+    assert volume.free_bytes == 0
+    assert volume.read("b") == b"y" * 512 * 20
+
+
+def test_replaced_file_may_start_beyond_cluster_65535() -> None:
+    source = empty(65600).apply({"a": b""})
+    layout = fatlayout.parse(bytes(source.data[:512]))
+    for copy in range(2):
+        at = layout.table_offset + copy * layout.table_size
+        source.data[at + 12 : at + 65590 * 4] = b"\xf7\xff\xff\x0f" * (65590 - 3)
+    after = fat.FatVolume(source.apply({"a": b"x" * 600}))
+    after.check()
+    assert [entry.first_cluster for entry in after.walk()] == [65590]
+    assert after.read("a") == b"x" * 600
+
+
 def test_what_lies_behind_the_end_mark_of_a_folder_does_not_come_alive() -> None:
     source = empty(SMALL)
     root = fatlayout.parse(bytes(source.data[:512])).root_offset
