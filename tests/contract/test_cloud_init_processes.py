@@ -200,6 +200,7 @@ def pi(tmp_path: Path) -> Pi:
     (tmp_path / "etc/apt/sources.list").write_text(
         "deb http://raspbian.raspberrypi.org/raspbian/ buster main contrib non-free rpi\n"
         "deb http://archive.raspberrypi.org/debian/ buster main\n"
+        "deb http://raspbian-raspberrypi.org/mine/ buster main\n"
     )
     lay_out(tmp_path / "boot", specs.cluster())
     return Pi(tmp_path)
@@ -236,6 +237,7 @@ def test_package_sources_are_mended_and_others_left(pi: Pi) -> None:
         assert (pi.root / "etc/apt/sources.list").read_text() == (
             "deb http://legacy.raspbian.org/raspbian/ buster main contrib non-free rpi\n"
             "deb http://archive.raspberrypi.org/debian/ buster main\n"
+            "deb http://raspbian-raspberrypi.org/mine/ buster main\n"
         )
 
 
