@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from flasher import images, streams
+from flasher import images, streams, weburl
 from flasher.commands.project import Project, cache_dir, image_ref
 from flasher.commands.ui import Ui
 from flasher.images import Resolved
@@ -17,9 +17,9 @@ def run(args: argparse.Namespace, ui: Ui) -> int:
     project = Project.load(args.cluster)
     ref = image_ref(args.image) if args.image else project.spec.image
     if args.repin:
-        project.workspace.unpin_image(ref.text)
+        project.workspace.unpin_image(weburl.pin_name(ref.text))
     progress = for_stream(quiet=ui.as_json)
-    found = resolve(project, ref, progress=progress, ui=ui)
+    found = resolve(project, ref, progress=progress, ui=ui, refresh=args.repin)
     with streams.open_image(found.image) as stream:
         size = read_through(stream)
     if project.cloud_init_schemas.warning:
@@ -38,15 +38,19 @@ def run(args: argparse.Namespace, ui: Ui) -> int:
     return 0
 
 
-def resolve(project: Project, ref: ImageRef, *, progress: Progress, ui: Ui) -> Resolved:
+def resolve(
+    project: Project, ref: ImageRef, *, progress: Progress, ui: Ui, refresh: bool = False
+) -> Resolved:
     """Give the image on disk, and record what was seen for the first time."""
+    name = weburl.pin_name(ref.text)
     found = images.resolve(
         ref,
         catalogue=project.data.catalogue,
         base=project.directory,
         cache=cache_dir() / "images",
-        pinned=project.workspace.image_pin(ref.text),
+        pinned=project.workspace.image_pin(name),
         progress=progress,
+        refresh=refresh,
     )
     if found.trust is images.Trust.FIRST_USE:
         ui.talk(
@@ -54,7 +58,7 @@ def resolve(project: Project, ref: ImageRef, *, progress: Progress, ui: Ui) -> R
             "recorded now, and another one is refused from here on"
         )
     if found.sha256 and found.trust is not images.Trust.PINNED:
-        project.workspace.pin_image(ref.text, found.sha256)
+        project.workspace.pin_image(name, found.sha256)
     return found
 
 

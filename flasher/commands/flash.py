@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 
 from flasher import plan, streams, writer
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace, ui: Ui) -> int:
     requests = _requests(args, project)
     progress = for_stream(quiet=ui.as_json)
     ref = image_ref(args.image) if args.image else project.spec.image
-    image = fetch.resolve(project, ref, progress=progress, ui=ui).image
+    image = _sized(fetch.resolve(project, ref, progress=progress, ui=ui).image)
     plans = _plan(project, requests, image=image, args=args, ui=ui)
     text = "\n".join(plan.as_text(card) for card in plans)
     if args.dry_run:
@@ -86,6 +86,12 @@ def _requests(args: argparse.Namespace, project: Project) -> tuple[Request, ...]
         )
         for node, target in zip(nodes, args.targets, strict=True)
     )
+
+
+def _sized(image: Image) -> Image:
+    """Give the image with its decompressed size, where its container tells it."""
+    with streams.open_image(image) as stream:
+        return replace(image, size=stream.size)
 
 
 def _plan(
