@@ -155,10 +155,12 @@ class CardJob:
         """From here on there is no MBR, and no GPT that a tool could revive from its copy."""
         if card.size is None:
             return
+        if self.stop.is_set():
+            raise StoppedError
         self._doing = "erasing the old partition table"
         self.state = State.ERASING
         zeros = memoryview(_ZEROS)
-        self._put(card, 0, zeros[:_MBR])
+        card.io.write(0, zeros[:_MBR])
         card.io.sync()
         self.state = State.UNBOOTABLE
         self._put(card, _MBR, zeros[: min(FIRST, card.size) - _MBR])
