@@ -57,6 +57,8 @@ def find_member(file: StoredFile) -> Member:
             hint="unpack it and name the image itself",
         )
     info = infos[0]
+    if info.header_offset < 0:  # zipfile moves it by what a damaged end record says
+        raise file.damaged("the zip's directory is damaged: its data starts before the file")
     if info.flag_bits & _ENCRYPTED:
         raise ImageError(
             f"{file.path}: {info.filename} is encrypted", hint="unpack it and name the image itself"
