@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 
@@ -70,8 +71,11 @@ def find(
         try:
             for name, pin in pins.items():
                 _fetch(f"{base}/{name}", cache / name, pin=pin)
-        except (requests.RequestException, OSError, ValueError) as error:
-            reason = f"{type(error).__name__}: {error}"
+        except requests.RequestException as error:
+            # Its text is a nest of library names; the host is what a user can look into.
+            reason = f"{urlsplit(base).hostname}: {type(error).__name__}"
+        except (OSError, ValueError) as error:
+            reason = str(error)
         else:
             return Found(_read_both(cache, pins=pins), str(cache))
     return Found(

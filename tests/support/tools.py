@@ -11,7 +11,8 @@ import pytest
 _SBIN = "/usr/sbin:/sbin"
 
 
-def _absent(what: str) -> NoReturn:
+def absent(what: str) -> NoReturn:
+    """Skip, or fail in CI, because something is not here; `what` says it."""
     if os.environ.get("PIFLASH_REQUIRE_TOOLS") == "1":
         pytest.fail(f"PIFLASH_REQUIRE_TOOLS=1, but {what}", pytrace=False)
     pytest.skip(what)
@@ -22,16 +23,16 @@ def need(*programs: str) -> None:
     path = os.environ.get("PATH", "") + ":" + _SBIN
     missing = [name for name in programs if shutil.which(name, path=path) is None]
     if missing:
-        _absent(f"not installed: {', '.join(missing)} (run: make tools)")
+        absent(f"not installed: {', '.join(missing)} (run: .ci/tools test)")
 
 
 def need_root() -> None:
     """Skip, or fail in CI, unless this is root (loop devices)."""
     if os.geteuid() != 0:
-        _absent("needs root")
+        absent("needs root")
 
 
 def need_file(path: str) -> None:
     """Skip, or fail in CI, unless the path exists."""
     if not os.path.exists(path):
-        _absent(f"not there: {path}")
+        absent(f"not there: {path}")

@@ -64,7 +64,7 @@ def cloud_init() -> CloudInit:
     try:
         return _cached()
     except UnavailableError as error:
-        tools._absent(f"no cloud-init of Debian {SUITE}: {error}")
+        tools.absent(f"no cloud-init of Debian {SUITE}: {error}")
 
 
 @cache
