@@ -69,8 +69,23 @@ USERS: dict[str, Any] = {
                 {"enum": ["now"]},
             ]
         },
+        "code": {
+            "anyOf": [
+                {"type": "string", "pattern": "^[0-9]+$"},
+                {"type": "string", "pattern": "^[A-Z]+$"},
+            ]
+        },
         "network": {
             "anyOf": [
+                {
+                    "type": "object",
+                    "required": ["type"],
+                    "properties": {
+                        "type": {"enum": ["nameserver"]},
+                        "address": {"type": "string"},
+                    },
+                    "additionalProperties": False,
+                },
                 {
                     "type": "object",
                     "required": ["type", "name"],
@@ -84,10 +99,7 @@ USERS: dict[str, Any] = {
                 {
                     "type": "object",
                     "required": ["type"],
-                    "properties": {
-                        "type": {"enum": ["nameserver"]},
-                        "address": {"type": "string"},
-                    },
+                    "properties": {"type": {"enum": ["loopback"]}},
                     "additionalProperties": False,
                 },
             ]
@@ -331,6 +343,18 @@ def test_binary_is_text_only_where_asked_for() -> None:
             ],
         ),
         (
+            {"network": {"type": "physical", "mtu": "x"}},
+            [
+                ("network", "missing key 'name'"),
+                ("network/mtu", "must be an integer, not the string 'x'"),
+            ],
+        ),
+        ({"code": "xyz"}, [("code", "'xyz' must match the pattern ^[0-9]+$")]),
+        (
+            {"code": 5},
+            [("code", "must be a string, not the integer 5 (quote it)")],
+        ),
+        (
             {"network": {"type": "nameserver", "adress": "1.1.1.1"}},
             [("network/adress", "unknown key 'adress'; did you mean 'address'?")],
         ),
@@ -338,6 +362,15 @@ def test_binary_is_text_only_where_asked_for() -> None:
 )
 def test_tells_the_branch_that_was_meant(data: object, expected: list[tuple[str, str]]) -> None:
     assert told(data, USERS) == expected
+
+
+def test_a_constant_tells_which_branch_was_meant() -> None:
+    def branch(kind: str, *required: str) -> dict[str, Any]:
+        return {"properties": {"type": {"const": kind}}, "required": list(required)}
+
+    wanted = {"anyOf": [branch("a"), branch("b", "x", "y"), branch("c")]}
+    assert told({"type": "b"}, wanted) == [("", "missing key 'x'"), ("", "missing key 'y'")]
+    assert told({"type": "d"}, wanted) == [("type", "must be a, not 'd'")]
 
 
 # --- our own schema -----------------------------------------------------------------------------

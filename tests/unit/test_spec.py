@@ -213,6 +213,65 @@ def test_accepts_what_sshd_accepts(key: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("/home/me/key", "looks like a file name"),
+        ("key.pub", "looks like a file name"),
+        ("~/.ssh/id_rsa", "looks like a file name"),
+        ("ssh-rsa AAAAB3NzaC1yc2E= only-the-type", "is damaged or cut off"),
+        ("ssh-rsa AAAAB3NzaC1yc2EAAAAA empty", "is damaged or cut off"),
+        ("ssh-rsa AAAAB3NzaC1yc2EAAAAB short", "is damaged or cut off"),
+        (f"no-pty,from=home{KEY}", "must be a public key line"),
+        ("ssh-ed25519-cert-v01@openssh.com AAAA", "must be a public key line"),
+        ("", "must be a public key line"),
+    ],
+)
+def test_says_what_is_wrong_with_a_key(key: str, words: str) -> None:
+    (problem,) = problems(
+        f"name: home\nuser: {{ssh_authorized_keys: {json.dumps([key])}}}\n" + NODES
+    )
+    assert problem.startswith(f"cluster.yaml:2:30: user.ssh_authorized_keys[0]: {words}")
+
+
+@pytest.mark.parametrize("managers", [1, 3, 5, 7])
+def test_an_odd_number_of_managers_up_to_seven_is_allowed(managers: int) -> None:
+    nodes = "".join(f"  pi{index}: {{role: manager}}\n" for index in range(managers))
+    assert len(parse(HEAD + "nodes:\n" + nodes).managers) == managers
+
+
+@pytest.mark.parametrize(
+    "lan", ["10.255.255.254/8", "192.168.1.1/30", "192.168.1.254/24", "172.16.5.0/16"]
+)
+def test_any_address_of_a_host_in_a_home_network_is_allowed(lan: str) -> None:
+    nodes = f"nodes:\n  pi1: {{role: manager, lan: {lan}}}\n"
+    address = parse(HEAD + "network: {lan: {}}\n" + nodes).nodes[0].lan
+    assert address is not None
+    assert address.address == lan
+
+
+@pytest.mark.parametrize(
+    "subnet", ["198.18.0.0/16", "198.19.255.240/28", "172.16.0.0/16", "172.16.9.0/24"]
+)
+def test_subnets_that_nothing_else_uses_are_allowed(subnet: str) -> None:
+    assert parse(HEAD + f"network: {{cluster_subnet: {subnet}}}\n" + NODES).cluster_subnet == subnet
+
+
+def test_a_wireless_name_has_up_to_32_bytes() -> None:
+    assert parse(HEAD + WIFI.replace("ssid: home", "ssid: " + "ä" * 16) + NODES)
+
+
+def test_a_wrong_wifi_flag_is_told_once() -> None:
+    nodes = "nodes:\n  pi1: {role: manager, ethernet: false, wifi: 'yes'}\n"
+    (problem,) = problems(HEAD + WIFI + nodes)
+    assert problem.startswith("cluster.yaml:5:47: nodes.pi1.wifi: must be a boolean")
+
+
+def test_a_list_item_that_is_no_text_is_told_once() -> None:
+    (problem,) = problems(f"name: home\nuser: {{ssh_authorized_keys: ['{KEY}', 5]}}\n" + NODES)
+    assert "ssh_authorized_keys[1]: must be a string, not an integer" in problem
+
+
+@pytest.mark.parametrize(
     "text", ["$1$salt$" + "x" * 22, "$5$rounds=5000$s$" + "." * 43, HASH, "$6$a$" + "/" * 86]
 )
 def test_a_password_hash_alone_lets_somebody_in(text: str) -> None:

@@ -134,6 +134,11 @@ def test_merged_keys_stand_where_they_were_written() -> None:
             "c.yaml:1:4: a: looks like a YAML int, but is not a valid one: quote text",
         ),
         (
+            "a: !!set {x}",
+            "c.yaml:1:4: a: a value that starts with ! is a tag, which is not supported: quote it "
+            "if it is text",
+        ),
+        (
             "a: !!int x",
             "c.yaml:1:4: a: looks like a YAML int, but is not a valid one: quote text",
         ),
@@ -199,6 +204,31 @@ def test_refuses_long_texts_that_aliases_multiply() -> None:
 )
 def test_refuses_deep_nesting_before_python_gives_up(text: str) -> None:
     assert any("nested more than 50 levels deep" in problem for problem in refusal(text))
+
+
+def test_fifty_levels_are_allowed() -> None:
+    assert load("[" * 50 + "]" * 50)
+    assert refusal("[" * 51 + "]" * 51) == ["c.yaml:1:50: nested more than 50 levels deep"]
+
+
+def test_refuses_merges_that_multiply_without_end() -> None:
+    lines = ["a0: &a0 {x: 1}"]
+    for level in range(1, 40):
+        lines.append(f"a{level}: &a{level} {{<<: [{', '.join([f'*a{level - 1}'] * 10)}]}}")
+    started = time.process_time()
+    assert any("too large" in problem for problem in refusal("\n".join(lines)))
+    assert time.process_time() - started < 2
+
+
+def test_a_document_may_be_a_scalar_or_a_list() -> None:
+    assert load("hello") == "hello"
+    assert load("- 1\n- 2\n") == [1, 2]
+
+
+def test_the_largest_integers_are_those_of_64_bits() -> None:
+    assert load(f"a: {2**64 - 1}") == {"a": 2**64 - 1}
+    assert len(refusal(f"a: {2**64}")) == 1
+    assert len(refusal(f"a: {-(2**64)}")) == 1
 
 
 def test_problems_are_ordered_and_each_is_told_once() -> None:
