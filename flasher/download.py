@@ -24,7 +24,7 @@ from flasher import weburl
 from flasher.container import SNIFF, Kind, sniff
 from flasher.errors import DownloadError
 from flasher.model import MIB, Phase, Progress
-from flasher.wire import Retry, TransientError, check_status, opened, persist
+from flasher.wire import BrokenError, Retry, TransientError, check_status, opened, persist
 
 CHUNK = 1 << 16
 # What is behind the last checkpoint is not trusted after a crash: it may never have reached the
@@ -242,21 +242,29 @@ class _Download:
         return Fetched(part.sha256(), part.have, part.version, resumed=part.earlier > 0)
 
     def _attempt(self) -> None:
-        with opened(self._url, headers=self._conditions(), retry=self._retry) as answer:
-            if answer.status_code == requests.codes.requested_range_not_satisfiable:
-                self._start_over(f"the server has nothing from byte {self._part.have} on")
-            check_status(answer, url=self._url)
-            if answer.status_code == requests.codes.partial_content:
-                end: int | None = self._continue(answer)
-            else:
-                self._stop_counting()
-                self._part.begin(_version(answer, total=_length(answer)))
-                end = self._part.version.total
-            self._check_room()
-            self._receive(answer, end=end)
-        total = self._part.version.total
-        if total is not None and self._part.have < total:
-            raise TransientError(f"the connection ended at byte {self._part.have} of {total}")
+        part = self._part
+        try:
+            with opened(self._url, headers=self._conditions(), retry=self._retry) as answer:
+                if answer.status_code == requests.codes.requested_range_not_satisfiable:
+                    self._start_over(f"the server has nothing from byte {part.have} on")
+                check_status(answer, url=self._url)
+                end = self._agree(answer)
+                self._check_room()
+                self._receive(answer, end=end)
+        except BrokenError as error:
+            of = f" of {part.version.total}" if part.version.total else ""
+            raise TransientError(f"{error.reason} at byte {part.have}{of}") from None
+        total = part.version.total
+        if total is not None and part.have < total:
+            raise TransientError(f"the connection ended at byte {part.have} of {total}")
+
+    def _agree(self, answer: requests.Response) -> int | None:
+        """Take up the answer's version; gives the offset at which it ends, if it says so."""
+        if answer.status_code == requests.codes.partial_content:
+            return self._continue(answer)
+        self._stop_counting()
+        self._part.begin(_version(answer, total=_length(answer)))
+        return self._part.version.total
 
     def _conditions(self) -> dict[str, str]:
         """Ask for the rest where that is safe, else for everything."""

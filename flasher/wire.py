@@ -59,6 +59,10 @@ class TransientError(Exception):
         self.after = after
 
 
+class BrokenError(TransientError):
+    """The connection failed, or broke off."""
+
+
 class AbsentError(DownloadError):
     """The server says that there is no such thing, or not for us."""
 
@@ -123,7 +127,7 @@ def _failure(state: tenacity.RetryCallState) -> TransientError:
 def opened(url: str, *, headers: Mapping[str, str], retry: Retry) -> Iterator[requests.Response]:
     """Ask for an address and give the answer, whatever its status, its body not yet read.
 
-    TransientError and DownloadError for what fails here and while the body is read.
+    BrokenError and DownloadError for what fails here and while the body is read.
     """
     times = (retry.connect_timeout, retry.read_timeout)
     try:
@@ -199,7 +203,7 @@ def _explained(error: Exception, *, url: str, retry: Retry) -> Exception:
         urllib3.exceptions.SSLError,
     )
     if isinstance(error, passing):
-        return TransientError(_reason(chain, retry=retry))
+        return BrokenError(_reason(chain, retry=retry))
     what = {"TooManyRedirects": "the server redirects for ever"}.get(
         type(error).__name__, f"not an address that can be asked ({type(error).__name__})"
     )
@@ -209,14 +213,15 @@ def _explained(error: Exception, *, url: str, retry: Retry) -> Exception:
 
 
 def _reason(chain: list[BaseException], *, retry: Retry) -> str:
+    # First, for urllib3 also counts a refused connection as a ConnectTimeoutError.
+    for error in chain:
+        if isinstance(error, OSError) and error.strerror and not isinstance(error, ssl.SSLError):
+            return error.strerror[:1].lower() + error.strerror[1:]
     for error in chain:
         if isinstance(error, requests.ConnectTimeout | urllib3.exceptions.ConnectTimeoutError):
             return f"no connection within {retry.connect_timeout:.0f} s"
         if isinstance(error, requests.ReadTimeout | urllib3.exceptions.ReadTimeoutError):
             return f"nothing came for {retry.read_timeout:.0f} s"
-    for error in chain:
-        if isinstance(error, OSError) and error.strerror and not isinstance(error, ssl.SSLError):
-            return error.strerror[:1].lower() + error.strerror[1:]
     if any(isinstance(error, ssl.SSLError | urllib3.exceptions.SSLError) for error in chain):
         return "the encrypted connection failed"
     return "the connection broke"
