@@ -6,14 +6,14 @@ Such cards lose what is written past their real size, or write it over their beg
 from __future__ import annotations
 
 PROBE = 4096
-_SPREAD = 64
+_SPREAD = 32
 _MIB = 1 << 20
 
 
 def probe_offsets(begin: int, end: int) -> tuple[int, ...]:
     """Give offsets between `begin` (the image's end) and `end`, in bytes, multiples of PROBE.
 
-    64 spread evenly find what is lost. A real size is mostly a power of two: the block 2 MiB after
+    32 spread evenly find what is lost. A real size is mostly a power of two: the block 2 MiB after
     one is, on a card that wraps, the image's own block at 2 MiB, and the image overwrites it.
     """
     begin = -(-begin // PROBE) * PROBE
