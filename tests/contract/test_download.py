@@ -524,6 +524,17 @@ def test_damaged_state_of_a_part_starts_over(home: Home, server: Server, state: 
     assert server.asked_for(NAME)[-1].range is None
 
 
+def test_bytes_behind_the_last_checkpoint_are_not_trusted(home: Home, server: Server) -> None:
+    """As after a power cut: the file is long, but what it ends in never reached the disk."""
+    server.put(NAME, DATA, Manner(cut=(1_000_000,)))
+    with pytest.raises(DownloadError):
+        home.resolve(server.url(NAME), retry=replace(FAST, attempts=1))
+    with home.part().open("ab") as file:
+        file.write(bytes(500_000))
+    assert_right(home.resolve(server.url(NAME)))
+    assert server.asked_for(NAME)[-1].range == "bytes=1000000-"
+
+
 def test_complete_part_needs_no_more_bytes(home: Home, server: Server) -> None:
     """As after a crash between the last byte and the renaming."""
     found = home.resolve(server.url(NAME))
