@@ -18,7 +18,6 @@ DAMAGED = "the image is damaged: get it again with `piflash fetch`, or name anot
 _LARGEST_TABLE = 32 << 20
 _BITS_MASK = {12: 0xFFF, 16: 0xFFFF, 32: 0x0FFFFFFF}
 # The two bits of FAT[1] that are SET on a clean volume: shut down properly, no disk errors.
-_CLEAN_BITS = {12: 0, 16: 0xC000, 32: 0x0C000000}
 
 
 def damaged(what: str) -> ImageError:
@@ -47,7 +46,6 @@ class Layout:
     data_offset: int
     size: int
     infos: tuple[int, ...]
-    dirty: bool
     mirrored: bool
     label: bytes
 
@@ -101,7 +99,6 @@ def parse(boot: bytes) -> Layout:
         data_offset=data * sector,
         size=total * sector,
         infos=_infos(info, backup, reserved, sector) if wide else (),
-        dirty=bool(boot[0x41 if wide else 0x25] & 1),
         mirrored=not (wide and flags & 0x80),
         label=boot[0x47:0x52] if wide else boot[0x2B:0x36],
     )
@@ -163,12 +160,6 @@ class Table:
     def used_bytes(self) -> int:
         """How many bytes of each copy hold entries; what follows them means nothing."""
         return -(-self.end * self._bits // 8)
-
-    @property
-    def marked_clean(self) -> bool:
-        """Whether FAT[1] says that the volume was shut down properly and has no disk errors."""
-        wanted = _CLEAN_BITS[self._bits]
-        return self._values[1] & wanted == wanted
 
     def after(self, cluster: int) -> int | None:
         """Give the cluster after one in its chain, None at the end. ImageError on nonsense."""

@@ -140,9 +140,11 @@ class FatVolume:
     # --- checking ---
 
     def check(self) -> None:
-        """ImageError if the volume is damaged or was not shut down properly. Reads every folder."""
-        if self._layout.dirty or not self._table.marked_clean:
-            raise damaged("its dirty flag is set: it was not shut down properly")
+        """ImageError if the volume is damaged. Reads every folder.
+
+        The dirty flag alone is no damage: it says that nobody unmounted the image that was
+        published, and everything that could be wrong then is looked at here.
+        """
         if not self._same:
             raise damaged("its copies of the FAT differ")
         seen = bytearray(self._table.end)

@@ -156,7 +156,7 @@ def make(
 
 
 def _changes(window: Window, seed: Seed) -> tuple[FileChange, ...]:
-    volume = fat.FatVolume(window)
+    volume = fat.FatVolume(window, size=window.size)
     return tuple(
         FileChange(path, len(file.content), volume.exists(path))
         for path, file in sorted(seed.files.items())

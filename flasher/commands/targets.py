@@ -82,7 +82,8 @@ def holds_a_card(path: Path) -> bool:
     try:
         with streams.Prefix(image) as source:
             layout = plan.read_layout(source, image=image)
-            volume = fat.FatVolume(plan.boot_window(source, layout=layout))
+            window = plan.boot_window(source, layout=layout)
+            volume = fat.FatVolume(window, size=window.size)
             return volume.exists(nodeconfig.NODE_JSON)
     except ImageError:
         return False

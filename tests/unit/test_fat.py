@@ -597,8 +597,6 @@ DAMAGE = {
     "file without clusters": (entry(b"TWO     ", 26, b"\0\0"), "only 0 clusters"),
     "folder without a cluster": (entry(b"FOLDER  ", 26, b"\0\0"), "no cluster"),
     "second FAT differs": (second_fat, "FAT differ"),
-    "FAT[1] says dirty": (clean_bit, "dirty"),
-    "boot sector says dirty": (boot_flag, "dirty"),
 }
 
 
@@ -613,6 +611,21 @@ def test_refuses_damaged_volume(
     with pytest.raises(ImageError, match=words) as caught:
         fat.patch(source, {"new": b"x"}, when=WHEN)
     assert "piflash fetch" in caught.value.hint
+
+
+@pytest.mark.parametrize("clusters", [5000, 65600])
+@pytest.mark.parametrize("flag", [clean_bit, boot_flag])
+def test_dirty_flag_alone_is_kept_and_no_reason_to_refuse(
+    clusters: int, flag: Callable[[Memory], None]
+) -> None:
+    clean, dirty = full(clusters), full(clusters)
+    flag(dirty)
+    for source in (clean, dirty):
+        for run in fat.patch(source, {"new": b"x"}, when=WHEN):
+            source.data[run.offset : run.end] = run.data
+    assert bytes(clean.data) != bytes(dirty.data)
+    flag(clean)
+    assert bytes(clean.data) == bytes(dirty.data)
 
 
 def test_dirty_volume_can_still_be_read() -> None:
