@@ -17,7 +17,6 @@ FIRST_CLUSTER = 2
 DAMAGED = "the image is damaged: get it again with `piflash fetch`, or name another with --image"
 _LARGEST_TABLE = 32 << 20
 _BITS_MASK = {12: 0xFFF, 16: 0xFFFF, 32: 0x0FFFFFFF}
-# The two bits of FAT[1] that are SET on a clean volume: shut down properly, no disk errors.
 
 
 def damaged(what: str) -> ImageError:
