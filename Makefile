@@ -22,7 +22,7 @@ test: tools-test $(VENV)/.dev  ## lint, then every test (unit, contract)
 	@$(MAKE) --no-print-directory lint unit contract
 
 unit: $(VENV)/.dev  ## the pure core: no root, no process, no network; under 10 s
-	$(PYTEST) tests/unit -q
+	$(PYTEST) tests/unit -q -n 2
 
 contract: tools-test $(VENV)/.dev  ## against real tools: mkfs, fsck, mtools, loop devices, HTTP, cloud-init
 	$(PYTEST) tests/contract -q
