@@ -227,12 +227,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(argv: Sequence[str]) -> int:
     """Run the command line and give its exit code."""
+    ui = Ui(as_json="--json" in argv)
     try:
         args = _parse(argv)
-        code: int = args.run(args, Ui(as_json=args.json))
+        code: int = args.run(args, ui)
         return code
     except PiflashError as error:
-        print(f"piflash: error: {error}", file=sys.stderr)
+        ui.fail(error)
         return error.exit_code
     except KeyboardInterrupt:
         print("piflash: interrupted", file=sys.stderr)

@@ -27,11 +27,16 @@ class Boot:
 
 @dataclass(frozen=True)
 class Login:
-    """What the image's default user is given."""
+    """What the image's default user is given, and which ssh keys its server does not know.
+
+    Security keys (`sk-...`) came with OpenSSH 8.2.
+    """
 
     groups: tuple[str, ...]
     shell: str
     sudo: str
+    ssh_server: str
+    unknown_key_types: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,10 @@ class CloudInit:
 
 @dataclass(frozen=True)
 class Profile:
-    """One base image. `seed`: name on the boot partition -> its template."""
+    """One base image. `seed`: name on the boot partition -> its template.
+
+    `timezones`: names that are newer than the image's tz database -> the name that it knows.
+    """
 
     name: str
     title: str
@@ -91,6 +99,7 @@ class Profile:
     network_version: int
     network_wrapped: bool
     login: Login
+    timezones: Mapping[str, str]
     clock_file: str
     cmdline: Cmdline
     sources: Sources | None
@@ -130,7 +139,8 @@ def _profile(data: Mapping[str, Any]) -> Profile:
         seed={name: data["seed"][name] for name in SEED_NAMES},
         network_version=int(network["version"]),
         network_wrapped=bool(network["wrapped"]),
-        login=Login(**_tuples(data["login"], "groups")),
+        login=Login(**_tuples(data["login"], "groups", "unknown_key_types")),
+        timezones=dict(data["timezones"]),
         clock_file=data["clock_file"],
         cmdline=Cmdline(**_tuples(data["cmdline"], "need", "never")),
         sources=Sources(**sources) if sources else None,

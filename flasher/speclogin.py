@@ -15,7 +15,7 @@ from flasher.specview import View
 
 DEFAULT_USER = "pirate"
 _MAKE_HASH = "make one with: openssl passwd -6"
-# What the base image's sshd (OpenSSH 7.9 on buster and later) accepts without more settings.
+# What OpenSSH accepts; which of them the base image's own is too old for is for flasher.advice.
 _KEY_TYPES = (
     "ssh-ed25519",
     "ssh-rsa",

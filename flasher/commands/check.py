@@ -29,7 +29,7 @@ def run(args: argparse.Namespace, ui: Ui) -> int:
     ]
     if problems:
         raise yamltext.failure(problems, file=args.cluster.name, hint="see docs/cloud-config.md")
-    seeds.warn_of_schemas(project, ui)
+    seeds.advise(project, ui, profile=profile)
     ui.result(_as_text(project, profile), _as_json(project, profile))
     return 0
 

@@ -111,7 +111,7 @@ def _plan(
         need = image.size or layout.size
         names = [request.target for request in requests]
         targets = choose_targets(names, need=need, image=image, allow=args.force)
-        seeds.warn_of_schemas(project, ui)
+        seeds.advise(project, ui, profile=profile)
         plans = []
         for request, target in zip(requests, targets, strict=True):
             identity = project.workspace.identity(project.spec, request.ticket)

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace, ui: Ui) -> int:
         profile=profile,
         boot={profile.cmdline.file: line.encode()},
     )
-    seeds.warn_of_schemas(project, ui)
+    seeds.advise(project, ui, profile=profile)
     contents = seed.masked(built)
     if args.reveal_secrets:
         contents = {path: file.content for path, file in built.files.items()}

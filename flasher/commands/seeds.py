@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flasher import seed
+from flasher import advice, seed
 from flasher.commands.project import Project
 from flasher.commands.ui import Ui
 from flasher.model import Identity, NodeSpec, Seed, Ticket
@@ -35,7 +35,9 @@ def build(
     )
 
 
-def warn_of_schemas(project: Project, ui: Ui) -> None:
-    """Say when cloud-init's official schemas could not be had."""
+def advise(project: Project, ui: Ui, *, profile: Profile) -> None:
+    """Warn of what will not work, or could not be checked. ClusterFileError for a lock-out."""
+    advice.refuse_lockout(project.spec, profile=profile)
+    ui.warn(advice.warnings(project.spec, profile=profile))
     if project.cloud_init_schemas.warning:
         ui.warn([project.cloud_init_schemas.warning])

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from flasher.errors import NotConfirmedError
+from flasher.errors import ClusterFileError, NotConfirmedError, PiflashError
+from flasher.model import Problem
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,13 @@ class Ui:
         for line in lines:
             self.talk(f"piflash: warning: {line}")
 
+    def fail(self, error: PiflashError) -> None:
+        """Tell why there is no result; with --json, stdout tells it too."""
+        self.talk(f"piflash: error: {error}")
+        if self.as_json:
+            problems = error.problems if isinstance(error, ClusterFileError) else ()
+            self.result("", {**_error(error), "problems": [_problem(p) for p in problems]})
+
     def confirm(self, names: Iterable[str]) -> None:
         """Have each node's name typed. NotConfirmedError without a terminal or for another text."""
         if not sys.stdin.isatty():
@@ -50,3 +58,20 @@ class Ui:
                     f"nothing was written: {answer.strip()!r} is not {name!r}",
                     hint="run the command again and type the node's name to go on",
                 )
+
+
+def _error(error: PiflashError) -> dict[str, object]:
+    return {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+
+
+def _problem(problem: object) -> dict[str, object]:
+    if not isinstance(problem, Problem):
+        return {"message": str(problem)}
+    place = problem.location
+    return {
+        "file": place.file,
+        "line": place.line,
+        "column": place.column,
+        "path": problem.path,
+        "message": problem.message,
+    }
