@@ -344,7 +344,7 @@ class CardJob:
 
     @property
     def _who(self) -> str:
-        return f"{self.plan.node}: {target_name(self.plan.target)}"
+        return target_name(self.plan.target)
 
     @property
     def _again(self) -> str:

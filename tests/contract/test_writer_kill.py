@@ -31,7 +31,11 @@ WHOLE = loopdev.patched(DATA, PATCH)
 KILLS_ANY_TIME = 70
 KILLS_AT_THE_END = 30
 
-pytestmark = pytest.mark.root
+pytestmark = [
+    pytest.mark.root,
+    # Python 3.12 warns of forks beside threads; the child starts its own and touches no others.
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import random
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from flasher import devices
+from flasher.cardio import CardIO
 from flasher.errors import DeviceRefusedError, ImageError, WorkspaceError, WriteError
 from flasher.model import MIB, Image, ImageFile, Phase, Run
 from flasher.plan import CardPlan
@@ -191,6 +193,52 @@ def test_warm_cache_would_have_hidden_it(tmp_path: Path, image: Image) -> None:
         cached.seek(3 * MIB)
         assert cached.read(1) == b"\xa5"
         assert (tmp_path / "card").read_bytes()[3 * MIB] != 0xA5
+
+
+def test_flipped_bit_is_found_without_direct_io(tmp_path: Path) -> None:
+    """The way back for devices that refuse O_DIRECT: BLKFLSBUF and the kernel's advice."""
+    data = memoryview(mmap.mmap(-1, MIB))
+    with dirty_card(tmp_path) as device, warmed(device) as warm:
+        fd = os.open(device, os.O_RDWR | os.O_EXCL)
+        try:
+            card = CardIO(fd, sector=512, direct=False, sparse=False)
+            for number in range(20):
+                card.write(number * MIB, data)
+            card.sync()
+            warm()
+            flipper(tmp_path / "card", 3 * MIB)("", Phase.VERIFY)
+            card.read(3 * MIB, data)
+            assert not any(data[:1])  # from the cache
+            card.forget_cache()
+            card.read(3 * MIB, data)
+            assert any(data[:1])
+        finally:
+            os.close(fd)
+
+
+def test_flipped_bit_under_a_card_file_is_found(tmp_path: Path, image: Image) -> None:
+    """The file's own pages are in the cache after the writing: they must not be compared."""
+    need("mkfs.ext4", "mount", "umount")
+    disk, point = loopdev.make_file(tmp_path / "disk", size=64 * MIB), tmp_path / "mnt"
+    point.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", "-F", disk], check=True, timeout=60)
+
+    def flip(what: str, phase: Phase) -> None:
+        if phase is Phase.VERIFY:
+            os.sync()
+            at = disk.read_bytes().index(DATA[8 * MIB : 8 * MIB + 64])
+            flipper(disk, at)(what, phase)
+
+    with loopdev.loop(disk) as device:
+        subprocess.run(["mount", device, point], check=True, timeout=60)
+        try:
+            plan = loopdev.make_plan(ImageFile(point / "pi1.img", None), image)
+            (outcome,) = write(plan, progress=Log(on_start=flip), before=fail)
+        finally:
+            subprocess.run(["umount", point], check=True, timeout=60)
+    assert outcome.error
+    assert outcome.error.exit_code == 7
+    assert f"offset {8 * MIB};" in outcome.error.message
 
 
 def test_flip_in_the_first_mib_after_it_was_written_is_found(tmp_path: Path, image: Image) -> None:
