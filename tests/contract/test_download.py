@@ -353,6 +353,19 @@ def test_wrong_content_range_starts_over(home: Home, server: Server, stated: str
     assert [request.range for request in server.asked_for(NAME)] == [None, "bytes=1000000-", None]
 
 
+@pytest.mark.parametrize("shift", [-1000, 1000])
+def test_range_from_another_place_is_not_taken(home: Home, server: Server, shift: int) -> None:
+    server.put(NAME, DATA, Manner(cut=(1_000_000,), shift=shift))
+    assert_right(home.resolve(server.url(NAME)))
+    assert [request.range for request in server.asked_for(NAME)] == [None, "bytes=1000000-", None]
+
+
+def test_range_that_ends_early_is_gone_on_with(home: Home, server: Server) -> None:
+    server.put(NAME, DATA, Manner(cut=(1_000_000,), short=300_000))
+    assert_right(home.resolve(server.url(NAME)))
+    assert server.asked_for(NAME)[-1].range == "bytes=2800000-"
+
+
 def test_ignored_range_starts_over(home: Home, server: Server) -> None:
     server.put(NAME, DATA, Manner(cut=(1_000_000, 2_000_000), ignores_range=True))
     assert_right(home.resolve(server.url(NAME)))
@@ -466,6 +479,16 @@ def test_checksum_changed_since_first_use_is_refused_before_the_download(
     assert DIGEST in caught.value.message
     assert OTHER_DIGEST in caught.value.message
     assert not server.asked_for(NAME)
+
+
+@pytest.mark.parametrize("known", ["sha256", "pinned"])
+def test_image_in_the_cache_with_another_hash_than_wanted_is_not_used(
+    home: Home, server: Server, known: str
+) -> None:
+    home.resolve(server.url(NAME))
+    server.put(NAME, OTHER)
+    wanted = {known: OTHER_DIGEST}
+    assert_right(home.resolve(server.url(NAME), **wanted), OTHER)  # type: ignore[arg-type]
 
 
 def test_refused_change_leaves_the_cached_image_alone(home: Home, server: Server) -> None:

@@ -32,6 +32,8 @@ class Manner:
     status: answered instead of the file, one per request.  retry_after: goes with them.
     cut: the connection is closed after that many bytes of the body, one per answered request.
     content_range: sent instead of the right one.  ignores_range: always 200 and everything.
+    shift: where a range begins is off by that many bytes, and said so.
+    short: a range ends after that many bytes, as a server may decide.
     ignores_if_range: goes on with whatever version there is now.
     extra_length: added to the Content-Length.  chunked, unsized: no Content-Length at all.
     pause: seconds before each `piece` bytes.  stall: seconds of silence, one per request.
@@ -44,6 +46,8 @@ class Manner:
     content_range: str | None = None
     ignores_range: bool = False
     ignores_if_range: bool = False
+    shift: int = 0
+    short: int | None = None
     extra_length: int = 0
     chunked: bool = False
     unsized: bool = False
@@ -197,8 +201,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         stale = condition is not None and condition not in (etag, content.date)
         if not match or manner.ignores_range or (stale and not manner.ignores_if_range):
             return 0, content.size, 200
-        start = int(match[1])
-        return (0, 0, 416) if start >= content.size else (start, content.size, 206)
+        start = int(match[1]) + manner.shift
+        end = content.size if manner.short is None else min(content.size, start + manner.short)
+        return (0, 0, 416) if start >= content.size else (start, end, 206)
 
     def _body(
         self, content: _Content, start: int, end: int, limit: int | None, manner: Manner

@@ -225,6 +225,16 @@ def test_a_flipped_bit_in_the_data_is_refused_without_a_hash(name: str, tmp_path
         assert got == data
 
 
+@pytest.mark.parametrize("view", [1, 7, 64])
+@pytest.mark.parametrize("name", ["zip", "gzip"])
+def test_output_that_zlib_still_holds_after_all_input_is_read(
+    name: str, view: int, tmp_path: Path
+) -> None:
+    """The last match of a long run goes on for many views after its last bit was taken in."""
+    for size in (526, 1000, 1777):
+        assert read(image(tmp_path / "f", CONTAINERS[name](bytes(size))), view=view) == bytes(size)
+
+
 # --- zip ----------------------------------------------------------------------------------------
 
 
@@ -273,6 +283,7 @@ def directory_at(packed: bytes | bytearray) -> int:
         (24, struct.pack("<I", 4999), "more data"),
         (24, struct.pack("<I", 5001), "1 bytes before"),
         (20, struct.pack("<I", 100), "middle"),
+        (20, struct.pack("<I", 5050), "not its own"),
     ],
 )
 def test_zip_whose_directory_lies_is_refused(
@@ -282,6 +293,17 @@ def test_zip_whose_directory_lies_is_refused(
     at = directory_at(packed) + offset
     packed[at : at + len(value)] = value
     with pytest.raises(ImageError, match=says):
+        read(image(tmp_path / "f", bytes(packed)))
+
+
+@pytest.mark.parametrize(("offset", "value"), [(2, 0x07), (6, 1), (8, 0)])
+def test_zip_that_describes_its_image_in_two_ways_is_refused(
+    offset: int, value: int, tmp_path: Path
+) -> None:
+    packed = bytearray(zipped(content(600)))
+    packed[offset] = value
+    packed[3] = 8 if offset == 2 else 4  # "PK\x07\x08" begins a spanned zip
+    with pytest.raises(ImageError, match="described differently"):
         read(image(tmp_path / "f", bytes(packed)))
 
 
