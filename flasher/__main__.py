@@ -1,5 +1,38 @@
-"""`python -m flasher` is `piflash`."""
+"""The `piflash` program: standard streams made sure of, then flasher.cli. Decides nothing."""
 
-from flasher.cli import main
+from __future__ import annotations
 
-main()
+import os
+import sys
+from io import TextIOWrapper
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    _open_streams()
+    try:
+        # Here, because a Ctrl-C during the imports is an interrupt like any other.
+        from flasher import cli
+
+        code = cli.run(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    sys.exit(code)
+
+
+def _open_streams() -> None:
+    """Have all three streams, and none that fails on a character (`<&-`, `LC_ALL=C`)."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115, PTH123 - for the whole run
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
+        elif isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+if __name__ == "__main__":
+    main()

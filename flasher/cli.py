@@ -1,9 +1,8 @@
-"""The `piflash` command: arguments, dispatch, exit codes. The only sys.exit; decides nothing."""
+"""The `piflash` command: arguments, dispatch, exit codes; decides nothing."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -195,39 +194,40 @@ def _add_fetch(commands: _Commands[_Parser]) -> None:
     parser.set_defaults(run=fetch.run)
 
 
-def _with_default_command(argv: Sequence[str]) -> list[str]:
+def _with_command(argv: Sequence[str]) -> list[str]:
     # `piflash --node pi1 /dev/sdX` is the promised form: without a command, it is `flash`.
     words = list(argv)
-    asks_for_piflash_itself = words[:1] in (["-h"], ["--help"], ["--version"], [])
-    if asks_for_piflash_itself or words[0] in COMMANDS or not words[0].startswith("-"):
+    if words[:1] in (["-h"], ["--help"], ["--version"], []):
         return words or ["--help"]
-    return ["flash", *words]
+    if words[0] in COMMANDS:
+        return words
+    if words[0].startswith("-") and "--node" not in words:
+        command = next((word for word in words if word in COMMANDS), None)
+        if command:
+            words.remove(command)
+            return [command, *words]
+    return ["flash", *words] if words[0].startswith("-") or "--node" in words else words
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    words = _with_default_command(argv)
-    parser = build_parser()
-    # argparse cannot intermix options and positionals below a subparser, so the flash
-    # command's `--node A X --node B Y` is parsed by its own parser.
-    known, rest = parser.parse_known_args(words)
+    words = _with_command(argv)
+    # A subparser takes only the first run of TARGETs of `--node A X --node B Y`; the others are
+    # left over, in their order.
+    known, rest = build_parser().parse_known_args(words)
     if rest:
         extra = [word for word in rest if not word.startswith("-")]
         if len(extra) != len(rest) or not hasattr(known, "targets"):
             raise UsageError(
-                f"piflash: not understood: {' '.join(rest)}", hint="see `piflash --help`"
+                f"piflash {words[0]}: not understood: {' '.join(rest)}",
+                hint="a cluster file is named with --cluster FILE; see `piflash --help`",
             )
         known.targets = [*known.targets, *extra]
     return known
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with its code."""
-    sys.exit(run(sys.argv[1:] if argv is None else argv))
-
-
 def run(argv: Sequence[str]) -> int:
     """Run the command line and give its exit code."""
-    ui = Ui(as_json="--json" in argv)
+    ui = Ui(as_json="--json" in argv, options=_repeated_options(argv))
     try:
         args = _parse(argv)
         code: int = args.run(args, ui)
@@ -236,13 +236,22 @@ def run(argv: Sequence[str]) -> int:
         ui.fail(error)
         return error.exit_code
     except KeyboardInterrupt:
-        print("piflash: interrupted", file=sys.stderr)
+        # While a card is written, Ctrl-C is the writer's to handle.
+        ui.talk("piflash: interrupted; no card was being written")
         return INTERRUPTED
     except Exception:
         traceback.print_exc()
-        print(
-            f"piflash: error: a bug of piflash {__version__}; please report the lines above",
-            "(they hold no secrets)",
-            file=sys.stderr,
-        )
+        ui.talk(f"piflash: error: a bug of piflash {__version__}; please report the lines above")
         return 1
+
+
+def _repeated_options(argv: Sequence[str]) -> dict[str, str]:
+    """Give the options that a remedy must repeat, or it would mean another file or image."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--cluster")
+    parser.add_argument("--image")
+    try:
+        known = parser.parse_known_args(list(argv))[0]
+    except SystemExit:
+        return {}
+    return {f"--{name}": value for name, value in vars(known).items() if value}

@@ -358,10 +358,14 @@ class BlockDevice:
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A card as a file ending in .img, made anew. `replaces`: bytes of what stands there now."""
+    """A card as a file ending in .img, made anew. `replaces`: bytes of what stands there now.
+
+    `holds`: whose card that is, in words; empty if it is no card of piflash.
+    """
 
     path: Path
     replaces: int | None
+    holds: str = ""
 
 
 Target = BlockDevice | ImageFile

@@ -173,7 +173,8 @@ def target_text(target: Target) -> str:
     if isinstance(target, ImageFile):
         if target.replaces is None:
             return f"{target.path} (new file)"
-        return f"{target.path} (file, replaces {human(target.replaces)})"
+        what = f"the card of {target.holds}" if target.holds else human(target.replaces)
+        return f"{target.path} (file, replaces {what})"
     about = " ".join(part for part in (target.vendor, target.model) if part) or target.bus.value
     serial = f", serial {target.serial}" if target.serial else ""
     backing = f", backed by {target.backing_file}" if target.backing_file else ""
@@ -190,9 +191,16 @@ def human(size: int) -> str:
     return f"{value:.1f} TB"
 
 
+_PERMITS = {
+    PermitKind.GENESIS: "founds the swarm",
+    PermitKind.REJOIN: "joins the swarm again, or founds it if no manager has ever been in one",
+    PermitKind.REBUILD: "founds a NEW swarm in place of the one before",
+}
+
+
 def as_text(plan: CardPlan) -> str:
     """Give the plan as the user confirms it: what goes where and what is lost."""
-    permit = f", may found the swarm ({plan.permit.value})" if plan.permit else ""
+    permit = f", {_PERMITS[plan.permit]}" if plan.permit else ""
     lines = [
         f"{plan.node} ({plan.role.value} of {plan.cluster}, generation {plan.generation}, "
         f"epoch {plan.epoch}{permit})",

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 
-from flasher import seed, yamltext
+from flasher import images, seed, weburl, yamltext
 from flasher.commands import seeds
-from flasher.commands.project import Project
+from flasher.commands.project import Project, cache_dir
 from flasher.commands.ui import Ui
 from flasher.model import NodeSpec, Role
 from flasher.profile import Profile
+from flasher.progress import for_stream
 
 
 def run(args: argparse.Namespace, ui: Ui) -> int:
     """Check the cluster file and what is rendered for every node; touches no card and no key."""
     project = Project.load(args.cluster)
     profile = project.profile(project.spec.image)
+    _check_what_is_there(project)
     problems = [
         problem
         for node in project.spec.nodes
@@ -28,10 +30,26 @@ def run(args: argparse.Namespace, ui: Ui) -> int:
         )
     ]
     if problems:
-        raise yamltext.failure(problems, file=args.cluster.name, hint="see docs/cloud-config.md")
+        raise yamltext.failure(problems, file=str(project.file), hint="see docs/cloud-config.md")
     seeds.advise(project, ui, profile=profile)
     ui.result(_as_text(project, profile), _as_json(project, profile))
     return 0
+
+
+def _check_what_is_there(project: Project) -> None:
+    """Look at the cluster's memory and at an image on disk, without making either."""
+    if not project.is_new:
+        project.workspace.image_pin("")
+    image = project.spec.image.text
+    if image not in project.data.catalogue.images and not weburl.is_url(image):
+        images.resolve(
+            project.spec.image,
+            catalogue=project.data.catalogue,
+            base=project.directory,
+            cache=cache_dir() / "images",
+            pinned=None,
+            progress=for_stream(quiet=True),
+        )
 
 
 def _as_text(project: Project, profile: Profile) -> str:
@@ -48,6 +66,11 @@ def _as_text(project: Project, profile: Profile) -> str:
     ]
     if len(spec.managers) == 1:
         lines.append("  one manager: when its card dies, the swarm is founded anew (epoch + 1)")
+    if spec.stacks:
+        lines.append(
+            f"  stacks    {', '.join(spec.stacks)}: put on the managers' cards; this version does "
+            "not deploy them yet"
+        )
     return "\n".join(lines)
 
 

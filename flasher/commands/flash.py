@@ -13,7 +13,7 @@ from types import FrameType
 
 from flasher import plan, streams, writer
 from flasher.commands import fetch, seeds
-from flasher.commands.project import Project, image_ref
+from flasher.commands.project import WORKSPACE, Project
 from flasher.commands.targets import choose_targets
 from flasher.commands.ui import Ui
 from flasher.errors import UsageError
@@ -35,10 +35,15 @@ class Request:
 def run(args: argparse.Namespace, ui: Ui) -> int:
     """Plan, confirm, mint, write. The exit code is that of the first card that failed."""
     project = Project.load(args.cluster)
+    _tell_new_cluster(project, ui)
     requests = _requests(args, project)
+    # Before anything is downloaded: what can never be written is known now.
+    names = [request.target for request in requests]
+    choose_targets(names, need=0, image=None, allow=args.force)
     progress = for_stream(quiet=ui.as_json)
-    ref = image_ref(args.image) if args.image else project.spec.image
-    image = _sized(fetch.resolve(project, ref, progress=progress, ui=ui).image)
+    source = fetch.source(args, project)
+    found = fetch.resolve(project, source, progress=progress)
+    image = _sized(found.image)
     plans = _plan(project, requests, image=image, args=args, ui=ui)
     text = "\n".join(plan.as_text(card) for card in plans)
     if args.dry_run:
@@ -55,7 +60,18 @@ def run(args: argparse.Namespace, ui: Ui) -> int:
             stop=stop,
             before_bootable=lambda card: project.workspace.delivered(tickets[card.node]),
         )
+    if any(outcome.result for outcome in outcomes):
+        fetch.remember(project, source, found, ui=ui)
     return _report(outcomes, ui=ui)
+
+
+def _tell_new_cluster(project: Project, ui: Ui) -> None:
+    if project.is_new:
+        ui.talk(
+            f"piflash: there is no {WORKSPACE}/ beside {project.file}: this starts a NEW cluster. "
+            f"If {project.spec.name} has cards already, stop here and bring its {WORKSPACE}/ back "
+            "from a backup, or old and new cards will not know each other"
+        )
 
 
 def _requests(args: argparse.Namespace, project: Project) -> tuple[Request, ...]:
@@ -64,10 +80,9 @@ def _requests(args: argparse.Namespace, project: Project) -> tuple[Request, ...]
             f"{len(args.node)} --node but {len(args.targets)} TARGET",
             hint="give one TARGET per --node: piflash --node pi1 /dev/sdX --node pi2 pi2.img",
         )
-    for kind, words in (("--node", args.node), ("TARGET", args.targets)):
-        twice = sorted({word for word in words if words.count(word) > 1})
-        if twice:
-            raise UsageError(f"{kind} {twice[0]} is given twice", hint="one card per node")
+    twice = sorted({name for name in args.node if args.node.count(name) > 1})
+    if twice:
+        raise UsageError(f"--node {twice[0]} is given twice", hint="one card per node")
     now = int(time.time())
     nodes = [project.node(name) for name in args.node]
     seed = next(node for node in project.spec.nodes if node.seed)
@@ -155,13 +170,15 @@ def _mint(
 
 @contextmanager
 def _interrupts() -> Iterator[threading.Event]:
-    """Have the first Ctrl-C or TERM stop the writer in order."""
+    """Have Ctrl-C, TERM and HUP stop the writer in order."""
     stop = threading.Event()
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         stop.set()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    # HUP: the terminal was closed, or the ssh connection lost.
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {getattr(signal, name): signal.signal(getattr(signal, name), handle) for name in names}
     try:
         yield stop
     finally:
@@ -178,7 +195,7 @@ def _report(outcomes: Sequence[Outcome], *, ui: Ui) -> int:
             seconds = outcome.result.seconds_write + outcome.result.seconds_verify
             lines.append(f"{outcome.plan.node}: {where} {verified} in {seconds:.1f} s")
         elif outcome.error:
-            ui.talk(f"piflash: error: {outcome.plan.node}: {outcome.error}")
+            ui.talk_error(outcome.error, about=f"{outcome.plan.node}: ")
     if lines and len(lines) == len(outcomes):
         lines.append("Put each card into its Pi and power on, in any order.")
     ui.result("\n".join(lines), [_as_json(outcome) for outcome in outcomes])

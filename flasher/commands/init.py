@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import shlex
+import tempfile
 from pathlib import Path
 
-from flasher import resources
+from flasher import ownership, resources
 from flasher.commands.ui import Ui
 from flasher.errors import UsageError
 
@@ -25,23 +28,27 @@ def run(args: argparse.Namespace, ui: Ui) -> int:
     values = {"NAME": cluster_name(directory), "SSH_KEY": key or NO_KEY, "SCHEMA": SCHEMA}
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with file.open("x", encoding="utf-8") as out:
-            out.write(text)
-        # Ours, so that editors can complete the file; a newer one takes an older one's place.
-        (directory / SCHEMA).write_bytes((data / SCHEMA).read_bytes())
-    except FileExistsError:
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"{directory} is not a directory", hint="piflash init DIR")
+    if file.exists():
         raise UsageError(
             f"{file} is there already and is kept", hint="name another directory: piflash init DIR"
-        ) from None
+        )
+    try:
+        _make(directory)
+        # Ours, so that editors can complete the file; a newer one takes an older one's place.
+        _write(directory / SCHEMA, (data / SCHEMA).read_bytes(), mode=0o644)
+        # It will hold the Wi-Fi key and a password hash.
+        _write(file, text.encode(), mode=0o600)
     except OSError as error:
+        where = shlex.quote(str(directory))
         raise UsageError(
-            f"{file}: cannot be written: {error.strerror}", hint=f"ls -ld {directory}"
+            f"{file}: cannot be written: {error.strerror}",
+            hint=f"look: ls -ld {where}; df -h {where}",
         ) from None
     if key is None:
         ui.warn([f"no key in ~/.ssh: put your own public key into {file} (ssh-keygen -t ed25519)"])
-    option = "" if directory == Path() else f" --cluster {file}"
+    option = "" if directory == Path() else f" --cluster {shlex.quote(str(file))}"
     ui.result(
         f"{file} written: four nodes, one manager. Edit it, then run: piflash check{option}",
         {"file": str(file), "ssh_key_found": key is not None},
@@ -55,8 +62,30 @@ def cluster_name(directory: Path) -> str:
     return name if re.match(r"[a-z]", name) else "home"
 
 
+def _make(directory: Path) -> None:
+    if not directory.exists():
+        _make(directory.parent)
+        directory.mkdir()
+        ownership.give(directory)
+
+
+def _write(file: Path, content: bytes, *, mode: int) -> None:
+    """Have the whole file or none."""
+    fd, name = tempfile.mkstemp(dir=file.parent, prefix=".piflash-")
+    try:
+        with os.fdopen(fd, "wb") as part:
+            part.write(content)
+            os.fchmod(fd, mode)
+            ownership.give(fd)
+        Path(name).replace(file)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
 def _public_key(directory: Path) -> str | None:
-    for name in KEY_FILES:
+    others = sorted(path.name for path in directory.glob("*.pub"))
+    for name in dict.fromkeys([*KEY_FILES, *others]):
         try:
             text = (directory / name).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError):

@@ -80,6 +80,7 @@ class Project:
     @classmethod
     def load(cls, file: Path) -> Project:
         """Read and check the cluster file. ClusterFileError names every problem of it."""
+        file = file / "cluster.yaml" if file.is_dir() else file
         data = Data.load()
         known = spec.Known(
             schema=data.cluster_schema,
@@ -88,12 +89,17 @@ class Project:
             stacks=tuple(data.stacks),
             read=lambda name: (file.parent / name).read_text(encoding="utf-8"),
         )
-        return cls(file, spec.parse(_read(file), file=file.name, known=known), data)
+        return cls(file, spec.parse(_read(file), file=str(file), known=known), data)
 
     @property
     def directory(self) -> Path:
         """The directory of the cluster file, to which its relative paths belong."""
         return self.file.resolve().parent
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the cluster has no memory yet."""
+        return not (self.directory / WORKSPACE).exists()
 
     @cached_property
     def workspace(self) -> Workspace:
@@ -135,6 +141,8 @@ class Project:
 def image_ref(text: str) -> ImageRef:
     """Read --image: an id, a path or a URL, optionally with `#sha256=<hex>` behind it."""
     base, mark, digest = text.partition("#sha256=")
+    if not base:
+        raise UsageError("--image: is empty", hint="name a catalogue id, a file or a URL")
     if mark and not (len(digest) == 64 and set(digest.lower()) <= set("0123456789abcdef")):
         raise UsageError(
             f"--image {text}: {digest!r} is not 64 hex digits", hint="take it from `sha256sum FILE`"

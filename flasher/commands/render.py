@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from flasher import seed
+from flasher import ownership, seed
 from flasher.commands import seeds
 from flasher.commands.project import Project
 from flasher.commands.ui import Ui
@@ -65,20 +67,31 @@ def _ticket(project: Project, node: NodeSpec, *, ui: Ui) -> Ticket:
 
 
 def _write(contents: Mapping[str, bytes], *, directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if any(directory.iterdir()):
-            raise UsageError(
-                f"{directory} is not empty; nothing was written",
-                hint="name a new directory: piflash render --node NAME -o DIR",
-            )
-        for path, content in contents.items():
-            file = directory / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            # Even masked, these are the user's network and names: for nobody else's eyes.
-            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-                out.write(content)
-    except OSError as error:
+    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
         raise UsageError(
-            f"{directory}: cannot be written: {error.strerror}", hint=f"ls -ld {directory}"
+            f"{directory} is there and is not an empty directory; nothing was written",
+            hint="name a new directory: piflash render --node NAME -o DIR",
+        )
+    try:
+        parent = directory.resolve().parent
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent, prefix=".piflash-") as scratch:
+            whole = Path(scratch) / "seed"
+            for name, content in contents.items():
+                _put(whole / name, content)
+            for path in (whole, *whole.rglob("*")):
+                ownership.give(path)
+            whole.rename(directory)
+    except OSError as error:
+        where = shlex.quote(str(directory.parent))
+        raise UsageError(
+            f"{directory}: cannot be written: {error.strerror}",
+            hint=f"look: ls -ld {where}; df -h {where}",
         ) from None
+
+
+def _put(file: Path, content: bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # Even masked, these are the user's network and names: for nobody else's eyes.
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+        out.write(content)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 
 from firstboot import nodeconfig
 from flasher import devices, fat, plan, safety, streams
@@ -16,37 +19,34 @@ OVERRIDABLE = frozenset({*safety.OVERRIDABLE, FOREIGN_FILE})
 
 
 def choose_targets(
-    names: Sequence[str], *, need: int, image: Image, allow: Sequence[str]
+    names: Sequence[str], *, need: int, image: Image | None, allow: Sequence[str]
 ) -> tuple[Target, ...]:
-    """Give what the names stand for. DeviceRefusedError tells all that speaks against them."""
-    targets = tuple(devices.what_is(name) for name in names)
+    """Give what the names stand for. DeviceRefusedError tells all that speaks against them.
+
+    `need`: bytes that each must hold; 0, and no `image`, while the image is not known yet.
+    """
+    targets = tuple(_with_content(devices.what_is(name)) for name in names)
     _refuse_twice(targets)
-    found = [devices_refusal(target, need=need, allow=allow) for target in targets]
-    found += [_file_refusal(target, image=image, allow=allow) for target in targets]
-    refusals = [refusal for some in found for refusal in some]
+    refusals = [
+        refusal
+        for target in targets
+        for refusal in _refusals(target, need=need, image=image, allow=allow)
+    ]
     if refusals:
-        others = safety.candidates(devices.list_devices(), need=need)
-        listed = ", ".join(plan.target_text(device) for device in others)
+        remedies = [_remedy(refusal) for refusal in refusals]
+        if any(isinstance(target, BlockDevice) for target in targets):
+            remedies.append(f"what can be written now: {_candidates(need)}")
         raise DeviceRefusedError(
             "refused, and nothing was written:\n"
             + "\n".join(f"  {refusal.reason} [{refusal.code}]" for refusal in refusals),
-            hint="\n  ".join(
-                [
-                    *dict.fromkeys(_remedy(refusal) for refusal in refusals),
-                    f"what can be written now: {listed or 'nothing; plug in a card reader'}",
-                ]
-            ),
+            hint="\n  ".join(dict.fromkeys(remedies)),
         )
     return targets
 
 
-def devices_refusal(
-    target: Target, *, need: int, allow: Sequence[str]
-) -> tuple[safety.Refusal, ...]:
-    """Give the reasons against a device; none for a file."""
-    if isinstance(target, ImageFile):
-        return ()
-    return safety.judge(target, need=need, allow=allow)
+def _candidates(need: int) -> str:
+    found = safety.candidates(devices.list_devices(), need=need)
+    return ", ".join(map(plan.target_text, found)) or "nothing; plug in a card reader"
 
 
 def _remedy(refusal: safety.Refusal) -> str:
@@ -62,28 +62,51 @@ def _refuse_twice(targets: Sequence[Target]) -> None:
             raise UsageError(f"TARGET {name} is given twice", hint="give each node its own card")
 
 
-def _file_refusal(
-    target: Target, *, image: Image, allow: Sequence[str]
+def _refusals(
+    target: Target, *, need: int, image: Image | None, allow: Sequence[str]
 ) -> tuple[safety.Refusal, ...]:
     if isinstance(target, BlockDevice):
-        return ()
-    if target.path == image.path.resolve():
-        reason = f"{target.path} is the base image itself"
+        return safety.judge(target, need=need, allow=allow)
+    return _file_refusals(target, image=image, allow=allow)
+
+
+def _file_refusals(
+    target: ImageFile, *, image: Image | None, allow: Sequence[str]
+) -> tuple[safety.Refusal, ...]:
+    path = target.path
+    if image is not None and path.exists() and path.samefile(image.path):
+        reason = f"{path} is the base image itself"
         return (safety.Refusal("base-image", reason, "name another file for the card", False),)
-    if not target.replaces or FOREIGN_FILE in allow or holds_a_card(target.path):
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        reason = f"you may not make files in {path.parent}"
+        remedy = f"name a file in a directory of yours, or look: ls -ld {quote(str(path.parent))}"
+        return (safety.Refusal("no-rights", reason, remedy, False),)
+    if not target.replaces or target.holds or FOREIGN_FILE in allow:
         return ()
-    reason = f"{target.path} exists, and is not a card that piflash wrote"
+    if not os.access(path, os.R_OK):
+        reason = f"{path} exists, and you may not read what it is"
+        return (safety.Refusal("no-rights", reason, f"look: ls -l {quote(str(path))}", False),)
+    reason = f"{path} exists, and is not a card that piflash wrote"
     return (safety.Refusal(FOREIGN_FILE, reason, "name another file for the card", True),)
 
 
-def holds_a_card(path: Path) -> bool:
-    """Tell whether a file is a card of piflash: whether its boot partition has our node.json."""
+def _with_content(target: Target) -> Target:
+    if isinstance(target, BlockDevice) or not target.replaces:
+        return target
+    return replace(target, holds=card_of(target.path))
+
+
+def card_of(path: Path) -> str:
+    """Tell whose card a file is: `pi3, generation 2`; empty if it is no card of piflash."""
     image = Image(id=path.name, profile="", path=path, sha256=None, size=None)
     try:
         with streams.Prefix(image) as source:
             layout = plan.read_layout(source, image=image)
             window = plan.boot_window(source, layout=layout)
             volume = fat.FatVolume(window, size=window.size)
-            return volume.exists(nodeconfig.NODE_JSON)
-    except ImageError:
-        return False
+            if not volume.exists(nodeconfig.NODE_JSON):
+                return ""
+            node = nodeconfig.parse(volume.read(nodeconfig.NODE_JSON).decode())
+    except (ImageError, nodeconfig.ConfigError, UnicodeDecodeError):
+        return ""
+    return f"{node.name} of {node.cluster}, generation {node.generation}"
