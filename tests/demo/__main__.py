@@ -105,7 +105,10 @@ demo/pi1.img is a whole card. With real Pis you would now:
   2. piflash devices                      which card readers can be written
   3. piflash --node pi1 /dev/sdX          once per Pi
   4. put the cards in and power on
-Look further:  cd {demo.name}; ../.venv/bin/piflash render --node pi1 -o seed; cat cluster.yaml"""
+Look further:
+  cd {demo.name}; export PIFLASH_CACHE=$PWD/cache
+  ../.venv/bin/piflash render --node pi1 -o seed
+  ../.venv/bin/piflash --node pi2 pi2.img --node pi3 pi3.img"""
     )
 
 
