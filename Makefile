@@ -45,7 +45,7 @@ wheel: $(VENV)/.dev  ## dist/*.whl
 	$(BIN)/python -m pip -q wheel --no-deps -w dist .
 	@ls dist
 
-clean:  ## remove what was built; a cluster's .piflash/ is never touched
+clean:  ## remove what was built, demo/ included
 	rm -rf $(VENV) dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 tools-demo:
