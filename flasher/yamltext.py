@@ -69,9 +69,21 @@ def path_text(path: YamlPath) -> str:
         if isinstance(step, int):
             text += f"[{step}]"
         else:
-            shown = step if re.fullmatch(r"[\w-]+", step) else repr(step)
+            shown = step if re.fullmatch(r"[\w-]+", step) else repr(key_text(step))
             text += f".{shown}" if text else shown
     return text
+
+
+def key_text(key: str) -> str:
+    """Give a key as messages may repeat it: in `{psk:hunter2}` all is a key, the secret too."""
+    head = re.split(r"[:\s]", key, maxsplit=1)[0]
+    return key if head == key else f"{head}..."
+
+
+def flow(data: object) -> str:
+    """Give data as YAML on one line, without the outer brackets: `pi1: {role: manager}`."""
+    text: str = yaml.safe_dump(data, default_flow_style=True, sort_keys=False, width=10**6)
+    return text.strip()[1:-1]
 
 
 def locate(document: Document, path: YamlPath, *, on_key: bool = False) -> Location:
@@ -294,7 +306,8 @@ class _Reader:
             if message is None and (key_node.value in own or key_node.tag == _MERGE):
                 first = merge_node if key_node.tag == _MERGE else own[key_node.value][0]
                 place = _location((first or key_node).start_mark, self.file)
-                message = f"duplicate key {key_node.value!r}, first at {place}"
+                name = key_text(key_node.value)
+                message = f"duplicate key {name!r}, first at {place}: remove one of them"
                 self.complain(key_node, (*path, key_node.value), message, silent=silent)
             elif message is not None:
                 self.complain(key_node, path, message, silent=silent)
