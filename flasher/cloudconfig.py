@@ -10,19 +10,20 @@ import binascii
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flasher.errors import SeedError
-from flasher.model import Document, ExtraConfig, Location, Problem, YamlPath
+from flasher.model import ExtraConfig, Location, Problem, YamlPath
 from flasher.profile import CloudInit, Profile
-from flasher.schema import Violation, did_you_mean, shown, violations
-from flasher.yamltext import path_text, relative
+from flasher.schema import Violation, did_you_mean, violations
+from flasher.spec import Target
+from flasher.yamltext import key_text, path_text
 
 _NAME = "the name under nodes in the cluster file is the host name: leave it out here"
 _SOURCES = (
     "it installs packages before the package sources are mended, from a host that no longer has "
-    "them: use a runcmd, such as [apt-get, install, --yes, NAME]"
+    "them: use two items of runcmd, [apt-get, update] and [apt-get, install, --yes, NAME]"
 )
 _UPGRADE = "it would fill the boot partition with kernels: leave it out"
 _APT = (
@@ -77,7 +78,7 @@ class Schemas:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a part of the merged document stands in the user's text; `path` is the one there."""
+    """Where a part of the merged document stands in the user's file; `path` is the one there."""
 
     location: Location
     path: YamlPath
@@ -116,7 +117,9 @@ def check(merged: Merged, *, profile: Profile, schemas: Schemas) -> tuple[Proble
     found = {(v.path, v.on_key): v for v in _rules(merged.data, profile.cloud_init)}
     if schemas.cloud_config is not None:
         judged = {path for path, _ in found}
-        for violation in violations(merged.data, schemas.cloud_config, binary_is_text=True):
+        for violation in violations(
+            merged.data, schemas.cloud_config, binary_is_text=True, private=_all
+        ):
             if violation.path not in judged:
                 found.setdefault((violation.path, violation.on_key), violation)
     return merged.problems + tuple(
@@ -124,25 +127,35 @@ def check(merged: Merged, *, profile: Profile, schemas: Schemas) -> tuple[Proble
     )
 
 
-def check_user_data(
-    document: Document, *, profile: Profile, schemas: Schemas
+def judge(
+    extra: ExtraConfig, target: Target, *, profile: Profile, schemas: Schemas
 ) -> tuple[Problem, ...]:
-    """Give every problem of a whole user-data file that is to be merged into ours.
+    """Give every problem of one cloud-config by itself, for spec.Known.judge.
 
-    `document`: the parsed file. What its first line must be is for whoever read the text.
+    It is merged into what is ours for any node of `target`; `check` has the last word.
     """
-    if not isinstance(document.data, dict):
-        return (Problem(document.values[()], "", "must be a mapping of cloud-config keys"),)
-    extra = ExtraConfig(document.data, relative(document, ()))
-    return check(merge({}, [extra], profile=profile), profile=profile, schemas=schemas)
+    paths = [{"path": rule.path} for rule in profile.files if rule.when == "always"]
+    ours: dict[str, Any] = {"bootcmd": [], "runcmd": [], "users": [], "write_files": paths}
+    ours |= {"manage_etc_hosts": True}
+    ours |= {"hostname": target.node} if target.node is not None else {}
+    ours |= {"users": [{"name": target.user}]} if target.user is not None else {}
+    merged = merge(ours, [extra], profile=profile)
+    # The official schema refuses an empty list, which is only where nobody wrote one.
+    data = {key: value for key, value in merged.data.items() if value != [] or key not in ours}
+    return check(replace(merged, data=data), profile=profile, schemas=schemas)
 
 
 def check_network(data: object, *, schemas: Schemas) -> None:
     """Check a network-config that we rendered. SeedError: it is all ours."""
     if schemas.network is None:
         return
-    for violation in violations({"network": data}, schemas.network):
+    for violation in violations({"network": data}, schemas.network, private=_all):
         raise _bug("network-config", violation)
+
+
+def _all(_path: YamlPath) -> bool:
+    """Any text of a cloud-config may hold a secret: none is repeated."""
+    return True
 
 
 # --- merging ------------------------------------------------------------------------------------
@@ -159,7 +172,8 @@ class _Merging:
     problems: list[Problem] = field(default_factory=list)
 
     def refuse(self, extra: ExtraConfig, path: YamlPath, message: str) -> None:
-        self.problems.append(Problem(_place(extra, path), path_text(path), message))
+        place, name = _place(extra, path), path_text((*extra.path, *path))
+        self.problems.append(Problem(place, name, message))
 
     def top(self, extra: ExtraConfig, key: str, value: object) -> None:
         reason = REFUSED.get("apt" if key.startswith("apt_") else key)
@@ -167,7 +181,7 @@ class _Merging:
             self.refuse_items(extra, key, value)
             self.value(extra, (key,), (key,), value)
         elif value != self.ours.get(key, False):
-            self.refuse(extra, (key,), f"piflash refuses {key!r}: {reason}")
+            self.refuse(extra, (key,), f"piflash refuses {key_text(key)!r}: {reason}")
 
     def value(self, extra: ExtraConfig, to: YamlPath, path: YamlPath, value: object) -> None:
         """Merge the user's value at `path` of its own text to `to` in the document."""
@@ -192,7 +206,7 @@ class _Merging:
             self.note(extra, to, path, value)
 
     def note(self, extra: ExtraConfig, to: YamlPath, path: YamlPath, value: object) -> None:
-        self.origins[to] = Origin(_place(extra, path), path)
+        self.origins[to] = Origin(_place(extra, path), (*extra.path, *path))
         for step, item in _items(value):
             self.note(extra, (*to, step), (*path, step), item)
 
@@ -223,7 +237,7 @@ class _Merging:
         boot = self.profile.boot.mount
         for reserved in (*_RESERVED, f"{boot}/piflash"):
             if f"{path}/".startswith(f"{reserved}/"):
-                return "path", f"{path} lies in {reserved}, which is piflash's: take another path"
+                return "path", f"lies in {reserved}, which is piflash's: take another path"
         seed = [f"{boot}/{name}" for name in self.profile.seed]
         return ("path", f"{path} is the seed itself: take another path") if path in seed else None
 
@@ -289,7 +303,7 @@ def _rules(data: Mapping[str, Any], image: CloudInit) -> Iterator[Violation]:
     chpasswd = data.get("chpasswd")
     if isinstance(chpasswd, dict):
         for key in sorted(set(chpasswd) - image.chpasswd_keys):
-            message = f"cloud-init {image.version} does not know {key!r} here"
+            message = f"cloud-init {image.version} does not know {key_text(key)!r} here"
             message += did_you_mean(key, sorted(image.chpasswd_keys))
             yield Violation(("chpasswd", key), message, on_key=True)
 
@@ -301,17 +315,19 @@ def _entries(data: Mapping[str, Any], key: str) -> Iterator[tuple[int, Mapping[s
 
 
 def _unknown_key(key: str, image: CloudInit) -> str:
-    told = f"cloud-init {image.version} of this image does not know {key!r} and would ignore it"
+    who, name = f"cloud-init {image.version} of this image", key_text(key)
     instead = image.instead.get(key)
-    return told + (f": use {instead}" if instead else did_you_mean(key, sorted(image.keys)))
+    known = f": use {instead}" if instead else did_you_mean(name, sorted(image.keys))
+    return f"{who} does not know {name!r} and would ignore it{known}"
 
 
 def _file_rules(item: Mapping[str, Any], path: YamlPath, image: CloudInit) -> Iterator[Violation]:
     for key in item:
         if key not in image.file_keys:
             known = ", ".join(sorted(image.file_keys))
-            message = f"write_files of cloud-init {image.version} does not know {key!r} and would "
-            yield Violation((*path, key), f"{message}ignore it; known: {known}", on_key=True)
+            who = f"write_files of cloud-init {image.version}"
+            message = f"{who} does not know {key_text(key)!r} and would ignore it; known: {known}"
+            yield Violation((*path, key), message, on_key=True)
     where, owner = item.get("path"), item.get("owner", "root:root")
     if not isinstance(where, str) or not where.startswith("/"):
         at = (*path, "path") if "path" in item else path
@@ -333,8 +349,8 @@ def _encoding_rules(
     item: Mapping[str, Any], path: YamlPath, image: CloudInit
 ) -> Iterator[Violation]:
     encoding, content = item.get("encoding", "text/plain"), item.get("content")
-    if encoding not in image.encodings:
-        message = f"encoding {shown(encoding)} is not one of {', '.join(sorted(image.encodings))}"
+    if not isinstance(encoding, str) or encoding not in image.encodings:
+        message = f"the encoding is not one of {', '.join(sorted(image.encodings))}"
         yield Violation((*path, "encoding"), message)
     elif "64" in encoding and isinstance(content, str):
         try:
@@ -349,8 +365,9 @@ def _user_rules(item: Mapping[str, Any], path: YamlPath, image: CloudInit) -> It
             message = f"{key!r} belongs at the top level, not inside a user: it has no effect here"
             yield Violation((*path, key), message, on_key=True)
         elif key.replace("-", "_") not in image.user_keys:
-            message = f"users of cloud-init {image.version} do not know {key!r} and would ignore it"
-            message += did_you_mean(key, sorted(image.user_keys))
+            who, name = f"users of cloud-init {image.version}", key_text(key)
+            message = f"{who} do not know {name!r} and would ignore it"
+            message += did_you_mean(name, sorted(image.user_keys))
             yield Violation((*path, key), message, on_key=True)
     if not isinstance(item.get("name"), str):
         yield Violation(path, "every user needs a name", on_key=True)

@@ -87,10 +87,14 @@ class Document:
 
 @dataclass(frozen=True)
 class ExtraConfig:
-    """The user's own cloud-config, with the place of every path for messages."""
+    """The user's own cloud-config, with the place of every path for messages.
+
+    `path`: where it stands in the cluster file; empty for a file of its own.
+    """
 
     data: Mapping[str, object]
     locations: Mapping[YamlPath, Location] = field(repr=False)
+    path: YamlPath = ()
 
 
 # --- the cluster --------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import zoneinfo
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any
@@ -41,6 +41,19 @@ from flasher.specnet import (
 from flasher.specview import View
 
 _FIRST_LINE = "#cloud-config"
+_PRIVATE = (("user",), ("network", "wifi"), ("stacks",), ("cloud_config",))
+
+
+@dataclass(frozen=True)
+class Target:
+    """Whose cards a cloud-config is for. `node`, `user`: None if several or not known."""
+
+    image: ImageRef
+    node: str | None
+    user: str | None
+
+
+Judge = Callable[[ExtraConfig, Target], Iterable[Problem]]
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,7 @@ class Known:
     `schema`: cloud-init/cluster.schema.json. `images`, `profiles`, `stacks`: the names there are.
     `read` gives the text of a file named in the cluster file, relative to it; OSError and
     UnicodeDecodeError become problems. `timezones`: empty where no tz database is installed.
+    `judge` says what is wrong with the user's own cloud-config by itself (cloudconfig.judge).
     """
 
     schema: Mapping[str, Any] = field(repr=False)
@@ -60,6 +74,7 @@ class Known:
     timezones: Collection[str] = field(
         default_factory=lambda: frozenset(zoneinfo.available_timezones()), repr=False
     )
+    judge: Judge | None = None
 
 
 def parse(text: str, *, file: str, known: Known) -> ClusterSpec:
@@ -69,16 +84,23 @@ def parse(text: str, *, file: str, known: Known) -> ClusterSpec:
     """
     document, problems = yamltext.read(text, file=file)
     taken = {problem.location for problem in problems}
-    violations = list(schema.violations(document.data, known.schema))
+    violations = list(schema.violations(document.data, known.schema, private=_is_private))
     view = View(document.data, frozenset(v.path for v in violations if not v.on_key))
     violations += _cross_check(view, known)
     found = [*problems, *_placed(violations, document, without=taken)]
     extras = _extras(view, document, known)
     found += extras.problems
+    found += _judged(view, extras, known, without={problem.location for problem in found})
     if found:
         option = "" if file == "cluster.yaml" else f" --cluster {file}"
         raise yamltext.failure(found, file=file, hint=f"correct them, then: piflash check{option}")
     return _cluster(view, extras.configs)
+
+
+def _is_private(path: YamlPath) -> bool:
+    """Tell whether a value is one that no message may repeat."""
+    node_extra = path[:1] == ("nodes",) and path[2:3] == ("cloud_config",)
+    return path[:1] in _PRIVATE or path[:2] in _PRIVATE or node_extra
 
 
 def _cross_check(view: View, known: Known) -> Iterator[Violation]:
@@ -126,7 +148,7 @@ def _extras(view: View, document: Document, known: Known) -> _Extras:
         value = view.get(*path)
         if isinstance(value, dict):
             places = yamltext.relative(document, path)
-            configs[path] = ExtraConfig(data=value, locations=places)
+            configs[path] = ExtraConfig(data=value, locations=places, path=path)
         elif isinstance(value, str):
             config, wrong = from_file(value)
             if config is not None:
@@ -137,6 +159,23 @@ def _extras(view: View, document: Document, known: Known) -> _Extras:
                 for p in wrong
             )
     return _Extras(configs, tuple(problems))
+
+
+def _judged(
+    view: View, extras: _Extras, known: Known, *, without: set[Location]
+) -> Iterator[Problem]:
+    """Judge each cloud-config by itself, whatever else is wrong with the cluster file."""
+    if known.judge is None:
+        return
+    image = _image(view)
+    if image.profile not in known.profiles:
+        image = replace(image, profile=None)
+    user = view.text("user", "name") or (None if view.written("user", "name") else DEFAULT_USER)
+    only = view.nodes[0] if len(view.nodes) == 1 else None
+    for path, config in extras.configs.items():
+        node = only if path == ("cloud_config",) else str(path[1])
+        found = known.judge(config, Target(image=image, node=node, user=user))
+        yield from (problem for problem in found if problem.location not in without)
 
 
 def _from_file(
@@ -151,7 +190,9 @@ def _from_file(
         text = known.read(name)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not a text file in UTF-8"
-        return None, (Problem(Location(file, 0, 0), "", f"cannot read {name!r}: {reason}"),)
+        # Without the suffix it may be anything that was put under the wrong key.
+        shown = repr(name) if name.endswith((".yaml", ".yml")) else "the file of this name"
+        return None, (Problem(Location(file, 0, 0), "", f"cannot read {shown}: {reason}"),)
     if text.removeprefix("\ufeff").split("\n", 1)[0].rstrip() != _FIRST_LINE:
         # hypriot/flash#138: cloud-init ignores such a file without a word.
         words = f"the first line must be {_FIRST_LINE}: put it there"

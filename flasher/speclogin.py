@@ -42,7 +42,7 @@ def check_login(view: View) -> Iterator[Violation]:
     """Check the login name, every ssh key and the password hash, and that there is one of them."""
     name = view.text("user", "name")
     if name is not None and _SYSTEM_USERS.fullmatch(name):
-        message = f"{name!r} is a user of the system's own; take another, such as {DEFAULT_USER}"
+        message = f"is the name of a system's own user: take another, such as {DEFAULT_USER}"
         yield Violation(("user", "name"), message)
     for index, line in view.texts("user", "ssh_authorized_keys").items():
         words = ssh_key_problem(line)
@@ -96,7 +96,7 @@ def ssh_key_problem(line: str) -> str:
         return "an ssh-dss key, which sshd no longer accepts: make one with: ssh-keygen -t ed25519"
     if kind not in _KEY_TYPES:
         if text.endswith(".pub") or text.startswith(("~", "/", "./")):
-            return "looks like a file name: put what is in the file"
+            return "looks like a file name: put the line that is in the .pub file (the public key)"
         return f"must be a public key line such as '{_KEY_TYPES[0]} AAAA... you@laptop'"
     if len(words) < 2:
         return f"has nothing after {kind!r}: copy the whole line of the .pub file"

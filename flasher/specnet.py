@@ -76,7 +76,23 @@ def cluster_subnet(view: View) -> IPv4Network | None:
             return parse_subnet(text) if text is not None else None
         except ValueError:
             return None
-    return default_subnet(name) if name is not None else None
+    if name is None or not _is_readable(view):
+        return None
+    return default_subnet(name)
+
+
+def _is_readable(view: View) -> bool:
+    return not view.written("network") or isinstance(view.get("network"), dict)
+
+
+def _possible(view: View) -> tuple[IPv4Network, ...]:
+    """Give where cluster addresses can lie while the subnet itself is not known."""
+    if _is_readable(view) and not view.written(*SUBNET_PATH):
+        return (default_subnet("").supernet(new_prefix=16),)
+    try:
+        return (*_GOOD, IPv4Network(view.text(*SUBNET_PATH) or "", strict=False))
+    except ValueError:
+        return _GOOD
 
 
 def cluster_addresses(view: View) -> Addresses:
@@ -89,6 +105,7 @@ def cluster_addresses(view: View) -> Addresses:
     free = iter(()) if subnet is None else _candidates(subnet)
     taken: dict[IPv4Address, str] = {}
     found: list[Violation] = []
+    full = False
     for node in view.nodes:
         path = ("nodes", node, "address")
         text = view.text(*path)
@@ -98,12 +115,13 @@ def cluster_addresses(view: View) -> Addresses:
                 found.append(Violation(path, words))
             else:
                 taken[IPv4Address(text)] = node
-        elif subnet is not None and not view.written(*path):
+        elif subnet is not None and not full and not view.written(*path):
             address = next((a for a in free if a not in taken), None)
             if address is None:
                 found.append(_full(view, subnet, node))
-                break
-            taken[address] = node
+                full = True
+            else:
+                taken[address] = node
     return Addresses({node: address for address, node in taken.items()}, tuple(found))
 
 
@@ -128,6 +146,9 @@ def _address_problem(
         return f"{text!r} is not an IPv4 address, such as 198.18.42.11"
     if subnet is not None and address not in subnet:
         return f"{address} is not in the cluster subnet {subnet}"
+    if subnet is None and not any(address in network for network in _possible(view)):
+        words = " or ".join(map(str, _possible(view)[:2]))
+        return f"{address} is not in the cluster subnet, which is a part of {words}"
     if subnet is not None and address in (subnet.network_address, subnet.broadcast_address):
         kind = "network" if address == subnet.network_address else "broadcast"
         return f"{address} is the {kind} address of {subnet}; take one between"

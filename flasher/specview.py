@@ -13,7 +13,10 @@ from flasher.model import YamlPath
 
 @dataclass(frozen=True)
 class View:
-    """A cluster file's data; `bad` are the paths whose values the schema refuses."""
+    """A cluster file's data; `bad` are the paths whose values the schema refuses.
+
+    A refused list or mapping does not hide what is in it: that may be wrong by itself.
+    """
 
     data: object
     bad: frozenset[YamlPath]
@@ -21,16 +24,14 @@ class View:
     def get(self, *path: str | int) -> object:
         """Give the value at a path; None if it, or anything above it, is absent or refused."""
         value = self.data
-        for depth, step in enumerate(path):
-            if path[:depth] in self.bad:
-                return None
+        for step in path:
             if isinstance(value, dict):
                 value = value.get(step)
             elif isinstance(value, list) and isinstance(step, int) and step < len(value):
                 value = value[step]
             else:
                 return None
-        return None if path in self.bad else value
+        return None if path in self.bad and not isinstance(value, dict | list) else value
 
     def text(self, *path: str | int) -> str | None:
         """Give the string at a path, or None."""

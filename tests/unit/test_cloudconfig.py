@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flasher import cloudconfig, render, yamltext
+from flasher import cloudconfig, render
 from flasher.cloudconfig import Merged, Schemas
 from flasher.errors import SeedError
 from flasher.model import ExtraConfig, Location, Problem
+from flasher.spec import Target
 from tests.support import specs
 from tests.support.cloudcases import Case, cases
 from tests.support.specs import FLASHED_AT, PROFILE, TEMPLATES, extra
@@ -42,23 +44,69 @@ def test_case(case: Case) -> None:
     case.compare(problems(case.text))
 
 
-def test_whole_file_is_judged_without_ours() -> None:
-    (case,) = cases("hypriot-shape.yaml")
-    document = yamltext.load(case.text, file="boot/user-data")
-    found = cloudconfig.check_user_data(document, profile=PROFILE, schemas=Schemas())
-    told = [str(problem) for problem in cloudconfig.ordered(found)]
-    assert [line.split(": ")[0] for line in told] == [
-        "boot/user-data:3:1",
-        "boot/user-data:4:1",
-        "boot/user-data:13:5",
-        "boot/user-data:14:5",
+# --- one by itself ------------------------------------------------------------------------------
+
+TARGET = Target(image=SPEC.image, node="pi1", user="pirate")
+
+
+def judged(text: str, *, target: Target = TARGET, **schema: Any) -> list[str]:
+    found = cloudconfig.judge(
+        extra(text), target, profile=PROFILE, schemas=Schemas(schema.get("schema"))
+    )
+    return [str(problem) for problem in cloudconfig.ordered(found)]
+
+
+@pytest.mark.parametrize("case", OWN_RULES, ids=lambda case: case.name)
+def test_judged_by_itself_a_config_has_the_problems_that_it_has_merged(case: Case) -> None:
+    found = cloudconfig.judge(extra(case.text), TARGET, profile=PROFILE, schemas=Schemas())
+    case.compare(cloudconfig.ordered(found))
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("hostname: pi1\nmanage_etc_hosts: true\npackage_upgrade: false\n", 0),
+        ("hostname: pi2\nmanage_etc_hosts: false\n", 2),
+        ("users: [{name: pirate}]\n", 1),
+        ("runcmd: []\nusers: []\n", 0),
+    ],
+)
+def test_judged_by_itself_it_may_say_what_its_node_has_anyway(text: str, count: int) -> None:
+    assert len(judged(text)) == count
+
+
+def test_a_config_for_several_nodes_can_name_none_of_them() -> None:
+    several = Target(image=SPEC.image, node=None, user=None)
+    (told,) = judged("hostname: pi1\nusers: [{name: pirate}]\n", target=several)
+    assert "refuses 'hostname'" in told
+
+
+def test_lists_that_nobody_wrote_are_not_judged() -> None:
+    some = {"type": "array", "minItems": 1}
+    schema = {"properties": dict.fromkeys(["runcmd", "bootcmd", "users", "write_files"], some)}
+    target = Target(image=SPEC.image, node=None, user=None)
+    assert judged("locale: C\n", target=target, schema=schema) == []
+    (told,) = judged("runcmd: [5, 5]\n", schema={"properties": {"runcmd": {"maxItems": 1}}})
+    assert told.startswith("extra.yaml:1:10: runcmd[0]: must have at most 1 item")
+
+
+def test_no_text_is_repeated_with_the_official_schema_either() -> None:
+    kinds = {"write_files": {"items": {"type": "object"}}, "locale": {"enum": ["C"]}}
+    told = judged("write_files: [hunter2]\nlocale: hunter2\n", schema={"properties": kinds})
+    assert told == [
+        "extra.yaml:1:15: write_files[0]: must be a mapping, not a string",
+        "extra.yaml:2:1: locale: must be C, not the value",
     ]
 
 
-def test_whole_file_that_is_no_mapping_is_a_problem() -> None:
-    document = yamltext.load("#cloud-config\n- a\n", file="f")
-    (found,) = cloudconfig.check_user_data(document, profile=PROFILE, schemas=Schemas())
-    assert str(found) == "f:2:1: must be a mapping of cloud-config keys"
+def test_an_inline_config_is_told_by_its_path_in_the_cluster_file() -> None:
+    inline = replace(extra("runcmd: x\nlocal: y\n"), path=("nodes", "pi1", "cloud_config"))
+    merged = cloudconfig.merge(OURS, [inline], profile=PROFILE)
+    found = cloudconfig.check(merged, profile=PROFILE, schemas=Schemas())
+    assert [problem.path for problem in found] == [
+        "nodes.pi1.cloud_config.runcmd",
+        "nodes.pi1.cloud_config.local",
+    ]
 
 
 def test_no_secret_is_repeated_in_a_message() -> None:
@@ -148,7 +196,7 @@ def places(value: object, path: tuple[str | int, ...] = ()) -> dict[Any, Locatio
 
 
 @given(first=st.dictionaries(keys, values), second=st.dictionaries(keys, values))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_every_part_is_ours_or_has_the_origin_that_it_came_from(
     first: dict[str, Any], second: dict[str, Any]
 ) -> None:
