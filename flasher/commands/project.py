@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Mapping
@@ -11,15 +12,24 @@ from pathlib import Path
 
 import platformdirs
 
-from flasher import catalogue, cloudschema, profile, pyz, resources, spec, workspace
+from flasher import (
+    catalogue,
+    cloudconfig,
+    cloudschema,
+    profile,
+    pyz,
+    resources,
+    spec,
+    specrules,
+    workspace,
+)
 from flasher.catalogue import Catalogue
 from flasher.errors import ClusterFileError, UsageError
-from flasher.model import ClusterSpec, ImageRef, NodeSpec
+from flasher.model import ClusterSpec, ExtraConfig, ImageRef, NodeSpec, Problem
 from flasher.profile import Profile
 from flasher.workspace import Workspace
 
 WORKSPACE = ".piflash"
-DEFAULT_PROFILE = "hypriotos"
 
 
 def cache_dir() -> Path:
@@ -82,12 +92,18 @@ class Project:
         """Read and check the cluster file. ClusterFileError names every problem of it."""
         file = file / "cluster.yaml" if file.is_dir() else file
         data = Data.load()
+
+        def judge(extra: ExtraConfig, target: spec.Target) -> tuple[Problem, ...]:
+            profile = profile_of(target.image, data=data)
+            return cloudconfig.judge(extra, target, profile=profile, schemas=_schemas().schemas)
+
         known = spec.Known(
             schema=data.cluster_schema,
             images=tuple(data.catalogue.images),
             profiles=tuple(data.profiles),
             stacks=tuple(data.stacks),
             read=lambda name: (file.parent / name).read_text(encoding="utf-8"),
+            judge=judge,
         )
         return cls(file, spec.parse(_read(file), file=str(file), known=known), data)
 
@@ -117,15 +133,14 @@ class Project:
             }
         )
 
-    @cached_property
+    @property
     def cloud_init_schemas(self) -> cloudschema.Found:
         """The official schemas of cloud-init, as far as they can be had."""
-        return cloudschema.find(cache=cache_dir() / "schemas")
+        return _schemas()
 
     def profile(self, ref: ImageRef) -> Profile:
         """Give the profile of a base image: the catalogue's, or the one that the file names."""
-        entry = self.data.catalogue.images.get(ref.text)
-        return self.data.profiles[ref.profile or (entry.profile if entry else DEFAULT_PROFILE)]
+        return profile_of(ref, data=self.data)
 
     def node(self, name: str) -> NodeSpec:
         """Give the node of that name. UsageError with the names that there are."""
@@ -136,6 +151,22 @@ class Project:
             raise UsageError(
                 f"--node {name}: there is no such node in {self.file}", hint=f"its nodes: {names}"
             ) from None
+
+
+def profile_of(ref: ImageRef, *, data: Data) -> Profile:
+    """Give the profile that a base image is named with, or that the catalogue has for it."""
+    entry = data.catalogue.images.get(ref.text)
+    return data.profiles[ref.profile or (entry.profile if entry else specrules.DEFAULT_PROFILE)]
+
+
+def _schemas() -> cloudschema.Found:
+    return _find_schemas(cache_dir() / "schemas", os.environ.get(cloudschema.VARIABLE))
+
+
+@functools.lru_cache(maxsize=4)
+def _find_schemas(cache: Path, _named: str | None) -> cloudschema.Found:
+    # Once a run: without a network each search waits for a time-out.
+    return cloudschema.find(cache=cache)
 
 
 def image_ref(text: str) -> ImageRef:
