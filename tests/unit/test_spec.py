@@ -465,8 +465,9 @@ def test_the_reference_explains_every_key() -> None:
     assert missing == set()
 
 
-def test_the_references_examples_are_valid() -> None:
-    reference = Path(__file__).parents[2] / "docs" / "cluster-file.md"
+@pytest.mark.parametrize("name", ["cluster-file.md", "cloud-config.md"])
+def test_the_references_examples_are_valid(name: str) -> None:
+    reference = Path(__file__).parents[2] / "docs" / name
     blocks = re.findall(r"```yaml\n(.*?)```", reference.read_text("utf-8"), flags=re.DOTALL)
     assert blocks
     for block in blocks:
