@@ -164,7 +164,7 @@ def _resolved(source: _Source, found: store.Stored) -> Resolved:
         trust = Trust.CATALOGUE
     else:
         trust = Trust.CHECKSUM_FILE if found.published else Trust.FIRST_USE
-    image = Image(source.id, source.profile, found.path, found.sha256, source.size)
+    image = Image(source.id, source.profile, found.path, found.sha256, source.size, cached=True)
     return Resolved(image, source.shown, found.sha256, trust)
 
 

@@ -268,7 +268,8 @@ class Image:
     """A base image on disk, ready to be read.
 
     `sha256` is of the file as it lies there (of the zip, not of what is in it); `size` is that of
-    the decompressed image where the catalogue or the container says it, else None.
+    the decompressed image where the catalogue or the container says it, else None. `cached`: the
+    file is piflash's own download, not one of the user's.
     """
 
     id: str
@@ -276,6 +277,7 @@ class Image:
     path: Path
     sha256: str | None
     size: int | None
+    cached: bool = False
 
 
 @dataclass(frozen=True)

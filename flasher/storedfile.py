@@ -7,6 +7,7 @@ import io
 import os
 import stat
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 
 from flasher.container import SNIFF
@@ -18,9 +19,13 @@ _BUFFER = 1 << 18
 class StoredFile:
     """A regular file that is read in order; every byte passes the SHA-256 exactly once."""
 
-    def __init__(self, path: Path) -> None:
-        """Open it. ImageError if it is not there, not a file, empty or not readable."""
+    def __init__(self, path: Path, *, cached: bool = False) -> None:
+        """Open it. ImageError if it is not there, not a file, empty or not readable.
+
+        `cached`: it is piflash's own download, so that an error may tell the user to remove it.
+        """
         self.path = path
+        self._cached = cached
         self._sha256 = hashlib.sha256()
         try:
             # A named pipe would hang the open itself.
@@ -88,11 +93,19 @@ class StoredFile:
 
     def damaged(self, what: str) -> ImageError:
         """Make the error for content that is not what it should be."""
-        return ImageError(
-            f"{self.path}: {what}",
-            hint=f"get the file anew; one from piflash's cache: rm {_quoted(self.path)}; "
-            "piflash fetch",
-        )
+        return ImageError(f"{self.path}: {what}", hint=self.remedy)
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a file whose content is wrong."""
+        if self._cached:
+            return f"remove it, and the next run downloads it anew: rm {self.shell_name}"
+        return "get the file again from where it came from"
+
+    @property
+    def shell_name(self) -> str:
+        """The path as it is typed in a command."""
+        return quote(os.fspath(self.path))
 
     def truncated(self) -> ImageError:
         """Make the error for a file that ends too soon."""
@@ -103,12 +116,7 @@ class StoredFile:
         if isinstance(error, FileNotFoundError):
             hint = "correct the path, or copy the file there"
         elif isinstance(error, PermissionError):
-            hint = f"chmod a+r {_quoted(self.path)}"
+            hint = f"chmod a+r {self.shell_name}"
         else:
             hint = "check the disk it lies on, or get the file anew"
         return ImageError(f"{self.path}: {error.strerror or error}", hint=hint)
-
-
-def _quoted(path: Path) -> str:
-    text = os.fspath(path)
-    return f"'{text}'" if " " in text else text

@@ -93,8 +93,9 @@ class ImageStream:
             raise ImageError(
                 f"{self._image.path}: its SHA-256 is {self._digest}, not the expected "
                 f"{self._image.sha256}",
-                hint="if you changed the file, correct its sha256; if not, get it anew (one from "
-                f"piflash's cache: rm {self._image.path}; piflash fetch)",
+                hint=self._file.remedy
+                if self._image.cached
+                else f"if the file is right, correct its sha256; if not, {self._file.remedy}",
             )
 
     def _end(self) -> None:
@@ -122,7 +123,9 @@ def open_image(image: Image) -> ImageStream:
     hold exactly one file, or a container that declares another size than the catalogue.
     """
     with ExitStack() as stack:
-        stream = ImageStream(image, stack.enter_context(StoredFile(image.path)))
+        stream = ImageStream(
+            image, stack.enter_context(StoredFile(image.path, cached=image.cached))
+        )
         stack.pop_all()
         return stream
 
@@ -141,7 +144,7 @@ def _decoder(file: StoredFile) -> tuple[Decoder, int | None]:
         raise ImageError(
             f"{file.path}: this is an HTML page, not an image",
             hint="open its address in a browser: a network's log-in page or an error page was "
-            f"saved in its place; then: rm {file.path}, and get the image anew",
+            f"saved in its place; then {file.remedy}",
         )
     if kind is Kind.OTHER:
         raise ImageError(

@@ -82,6 +82,7 @@ def entry(server: Server, *, sha256: str | None = None, promised: bool = True) -
 
 
 def assert_right(found: Resolved, data: bytes = DATA) -> None:
+    assert found.image.cached
     assert found.image.path.read_bytes() == data
     assert found.sha256 == found.image.sha256 == hashlib.sha256(data).hexdigest()
     names = {p.name for p in found.image.path.parent.iterdir()}

@@ -8,9 +8,11 @@ import hashlib
 import io
 import lzma
 import random
+import shlex
 import struct
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -457,3 +459,32 @@ def test_prefix_of_a_damaged_image_says_so(tmp_path: Path) -> None:
     it = image(tmp_path / "f", packed[: len(packed) // 2])
     with pytest.raises(ImageError, match="cut off"), streams.Prefix(it) as source:
         source.read_at(0, 512)
+
+
+# --- what to do about a damaged file ------------------------------------------------------------
+
+DAMAGED = [
+    content(100),
+    b"<!DOCTYPE html><html>",
+    gzip.compress(content(9000))[:-20],
+    content(9000),
+]
+
+
+@pytest.mark.parametrize("packed", DAMAGED)
+@pytest.mark.parametrize("cached", [True, False])
+def test_only_a_download_of_ours_is_to_be_removed(
+    packed: bytes, cached: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "c2" / "base image ü's.img; x"
+    path.parent.mkdir()
+    damaged = replace(image(path, packed), sha256="0" * 64, cached=cached)
+    with pytest.raises(ImageError) as caught:
+        read(damaged)
+    hint = caught.value.hint
+    if not cached:
+        assert "from where it came from" in hint
+        assert "rm " not in hint
+        assert str(path) not in hint
+    else:
+        assert shlex.split(hint.partition(": rm ")[2]) == [str(path)]

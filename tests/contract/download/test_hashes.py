@@ -233,6 +233,7 @@ def test_path_is_relative_to_the_cluster_file(home: Home) -> None:
     (home.base / "mine.img").write_bytes(b"\0" * 512)
     found = home.resolve("mine.img")
     assert found.image.path == home.base / "mine.img"
+    assert not found.image.cached
     assert (found.trust, found.sha256, found.image.sha256) == (Trust.LOCAL, None, None)
     assert not home.cache.exists()
 
