@@ -10,6 +10,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from flasher import blocktree, sysblock
 from flasher.blocktree import MountLine, Node, Number, Usage
@@ -96,7 +97,8 @@ def _missing(path: str) -> ImageFile:
     parent = found.path.parent
     if not parent.is_dir():
         raise DeviceRefusedError(
-            f"{path}: there is no directory {parent}", hint=f"make it: mkdir -p {parent}"
+            f"{path}: there is no directory {parent}",
+            hint=f"make it: mkdir -p {quote(str(parent))}",
         )
     return found
 
@@ -107,14 +109,22 @@ def _image_file(path: str, *, replaces: int | None) -> ImageFile:
         raise DeviceRefusedError(
             f"{path}: a regular file in /dev: the card is not plugged in, and an earlier copy went "
             "into the computer's memory",
-            hint=f"remove the file (rm {path}), plug in the card, and look: piflash devices",
+            hint=f"plug in the card after: rm {quote(str(real))}; then look: piflash devices",
         )
     if real.suffix.lower() != ".img":
         raise DeviceRefusedError(
             f"{path}: neither a block device nor a file ending in .img",
-            hint=f"name a card reader's device, or a file such as {real.with_suffix('.img').name}",
+            hint=f"name the device itself: {device}"
+            if (device := _device_named(path))
+            else f"name a card reader's device, or a file such as {real.with_suffix('.img').name}",
         )
     return ImageFile(real, replaces)
+
+
+def _device_named(name: str) -> str:
+    """Give the device that was meant by `sdb`, if there is one."""
+    device = Path("/dev") / name
+    return str(device) if "/" not in name and device.is_block_device() else ""
 
 
 def _in_shared_memory(path: str) -> bool:
@@ -191,6 +201,7 @@ class _Host:
             system=node.name in self.system or (self.zfs and member == "zfs_member"),
             kind=about.kind,
             member=member,
+            writable=sysblock.writable(path),
             unexplained=tuple(unexplained),
         )
 

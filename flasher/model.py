@@ -335,7 +335,8 @@ class BlockDevice:
     `diskseq` is the kernel's serial number of the medium (5.15 and later): another card, another
     number. `users` names what holds it: `swap`, `dm-0`, `md127`, ... `member`: the type of the
     volume that it, or a partition of it, is a part of (`LVM2_member`, `linux_raid_member`, ...).
-    `unexplained`: what could not be found out about it.
+    `writable`: the user may open it for reading and writing. `unexplained`: what could not be found
+    out about it.
     """
 
     path: str
@@ -359,6 +360,7 @@ class BlockDevice:
     system: bool
     kind: DeviceKind = DeviceKind.DISK
     member: str = ""
+    writable: bool = True
     unexplained: tuple[str, ...] = ()
 
 

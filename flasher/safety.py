@@ -6,16 +6,15 @@ Pure: judges the values of a BlockDevice; every rule gives a stable code, a reas
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from shlex import quote
 
 from flasher.model import BlockDevice, Bus, DeviceKind
 
 GB = 10**9
 # The largest card in common use; a USB disk behind a removable-looking bridge is mostly larger.
 LARGE = 256 * GB
-
-_LOOK = "list what can be written: piflash devices"
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,12 @@ def judge(device: BlockDevice, *, need: int, allow: Collection[str]) -> tuple[Re
 
 
 def candidates(devices: Iterable[BlockDevice], *, need: int) -> tuple[BlockDevice, ...]:
-    """Give those devices that could be written without overriding anything."""
-    return tuple(device for device in devices if not judge(device, need=need, allow=()))
+    """Give those devices that could be written, with sudo perhaps, without overriding anything."""
+    return tuple(
+        device
+        for device in devices
+        if not judge(replace(device, writable=True), need=need, allow=())
+    )
 
 
 def _partition(device: BlockDevice) -> tuple[str, str] | None:
@@ -83,7 +86,7 @@ def _not_a_card(device: BlockDevice) -> tuple[str, str] | None:
     if (device.backing_file or "").endswith(" (deleted)"):
         return (
             f"the file behind {device.path} is deleted: what is written there is lost",
-            f"losetup --detach {device.path}",
+            f"losetup --detach {quote(device.path)}",
         )
     return None
 
@@ -91,15 +94,15 @@ def _not_a_card(device: BlockDevice) -> tuple[str, str] | None:
 def _system(device: BlockDevice) -> tuple[str, str] | None:
     if not device.system:
         return None
-    return f"this computer runs from {device.path}", f"name another device; {_LOOK}"
+    return f"this computer runs from {device.path}", "name another device"
 
 
 def _mounted(device: BlockDevice) -> tuple[str, str] | None:
     if not device.mounts:
         return None
     points = ", ".join(f"{mount.source} on {mount.point}" for mount in device.mounts)
-    commands = " ".join(dict.fromkeys(_quoted(mount.point) for mount in device.mounts))
-    remedy = _LOOK if device.system else f"if you do not need them: umount {commands}"
+    names = " ".join(dict.fromkeys(quote(mount.point) for mount in device.mounts))
+    remedy = "name another device" if device.system else f"if you do not need them: umount {names}"
     return f"file systems of {device.path} are mounted: {points}", remedy
 
 
@@ -115,7 +118,8 @@ def _in_use(device: BlockDevice) -> tuple[str, str] | None:
         return None
     return (
         f"{device.path} is in use by {', '.join(users)}",
-        f"see what it is: lsblk {device.path} (then vgchange -an, mdadm --stop, losetup -d ...)",
+        f"see what it is: lsblk {quote(device.path)} (then vgchange -an, mdadm --stop, losetup -d "
+        "...)",
     )
 
 
@@ -123,7 +127,7 @@ def _read_only(device: BlockDevice) -> tuple[str, str] | None:
     if not device.read_only:
         return None
     if device.kind is DeviceKind.LOOP:
-        remedy = f"attach its file for writing: losetup --detach {device.path}; losetup -f FILE"
+        remedy = f"attach its file for writing: losetup -d {quote(device.path)}; losetup -f FILE"
     else:
         remedy = "slide the lock switch at the card's side (or the adapter's) towards the contacts"
     return f"{device.path} is read-only", remedy
@@ -136,9 +140,9 @@ def _empty(device: BlockDevice) -> tuple[str, str] | None:
         if device.backing_file:
             return (
                 f"{device.path} is empty: {device.backing_file} has no bytes",
-                f"truncate -s 4G {device.backing_file}; losetup -c {device.path}",
+                f"truncate -s 4G {quote(device.backing_file)}; losetup -c {quote(device.path)}",
             )
-        return f"{device.path} has no file behind it", f"losetup {device.path} FILE"
+        return f"{device.path} has no file behind it", f"losetup {quote(device.path)} FILE"
     return f"there is no card in the reader {device.path}", "put a card in"
 
 
@@ -157,8 +161,15 @@ def _internal(device: BlockDevice) -> tuple[str, str] | None:
         return None
     return (
         f"{device.path} is a disk inside this computer, not a card",
-        f"put the card in a reader; {_LOOK}",
+        "put the card in a reader",
     )
+
+
+def _no_rights(device: BlockDevice) -> tuple[str, str] | None:
+    # No advice to use sudo on a disk that root must not write either.
+    if device.writable or device.system or _internal(device):
+        return None
+    return f"you may not write {device.path}", "run the same command with sudo"
 
 
 def _unexplained(device: BlockDevice) -> tuple[str, str] | None:
@@ -171,7 +182,7 @@ def _unexplained(device: BlockDevice) -> tuple[str, str] | None:
         return None
     return (
         f"{device.path} cannot be explained as safe: {'; '.join(reasons)}",
-        f"look at it: lsblk -o +MODEL,TRAN {device.path}",
+        f"look at it: lsblk -o +MODEL,TRAN {quote(device.path)}",
     )
 
 
@@ -189,7 +200,7 @@ def _large_disk(device: BlockDevice) -> tuple[str, str] | None:
         return None
     return (
         f"{device.path} has {device.size // GB} GB, more than most cards: it may be a backup disk",
-        f"look at it: lsblk -o +MODEL,TRAN {device.path}",
+        f"look at it: lsblk -o +MODEL,TRAN {quote(device.path)}",
     )
 
 
@@ -207,12 +218,8 @@ def _member(device: BlockDevice) -> tuple[str, str] | None:
         return None
     return (
         f"{device.path} holds a part of a volume ({device.member}) that may span other disks",
-        f"if nothing needs it any more: wipefs --all {device.path}",
+        f"if nothing needs it any more: wipefs --all {quote(device.path)}",
     )
-
-
-def _quoted(point: str) -> str:
-    return point if point.replace("/", "").replace("-", "").isalnum() else f"'{point}'"
 
 
 def _rules(need: int) -> tuple[_Rule, ...]:
@@ -228,6 +235,7 @@ def _rules(need: int) -> tuple[_Rule, ...]:
         _Rule("read-only", False, _read_only),
         _Rule("too-small", False, partial(_too_small, need=need)),
         _Rule("internal", False, _internal),
+        _Rule("no-rights", False, _no_rights),
         _Rule("unexplained", True, _unexplained),
         _Rule("not-removable", True, _not_removable),
         _Rule("soldered", True, _soldered),

@@ -176,6 +176,12 @@ def _signature(path: str) -> str:
     return ""
 
 
+def writable(path: str) -> bool:
+    """Tell whether this process may open the device, as far as its owner and mode tell it."""
+    effective = os.access in os.supports_effective_ids
+    return os.geteuid() == 0 or os.access(path, os.R_OK | os.W_OK, effective_ids=effective)
+
+
 def number_of_device(path: str) -> Number | None:
     """Give the number of the block device at a path, by the node or, failing that, by its name."""
     try:

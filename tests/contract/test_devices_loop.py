@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shlex
 import socket
 import stat
 import subprocess
@@ -260,7 +261,7 @@ def test_mounts_are_named_with_their_points(tmp_path: Path) -> None:
     with with_mounted_partition(tmp_path) as path:
         device = devices.examine(path)
         refusal = safety.judge(device, need=NEED, allow=())[0]
-    assert f"umount {tmp_path / 'mnt'}" in refusal.remedy.replace("'", "")
+    assert f"umount {tmp_path / 'mnt'}" in refusal.remedy
     assert device.mounts[0].source != path  # it is the partition that is mounted
 
 
@@ -362,6 +363,24 @@ def test_refuses_path(name: str, tmp_path: Path) -> None:
         with pytest.raises(DeviceRefusedError, match=text) as caught:
             devices.what_is(path)
         assert caught.value.hint
+
+
+def test_name_of_a_device_without_its_directory_is_recognised(tmp_path: Path) -> None:
+    with (
+        loopdev.card(tmp_path) as path,
+        pytest.raises(DeviceRefusedError, match="neither a block device") as caught,
+    ):
+        devices.what_is(Path(path).name)
+    assert caught.value.hint == f"name the device itself: {path}"
+
+
+@pytest.mark.parametrize("name", ["no such directory", "file in /dev"])
+def test_commands_of_a_hint_can_be_pasted(name: str, tmp_path: Path) -> None:
+    odd = tmp_path / "my cards'"
+    with PATH_CASES[name][0](odd) as path, pytest.raises(DeviceRefusedError) as caught:
+        devices.what_is(path)
+    argv = shlex.split(caught.value.hint.partition("; ")[0])
+    assert argv[-1] in (path, os.path.dirname(path))
 
 
 def test_there_are_more_than_25_refusals_here() -> None:
@@ -548,12 +567,31 @@ def test_claim_refuses_the_base_image_as_the_card(tmp_path: Path, image: Image) 
 def test_claim_tells_a_user_without_rights_what_to_type(tmp_path: Path, image: Image) -> None:
     with loopdev.card(tmp_path) as path:
         device = devices.examine(path)
-        os.seteuid(65534)
-        try:
+        with as_nobody():
             error = refused(device, image)
-        finally:
-            os.seteuid(0)
     assert "sudo" in error.hint
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_user_without_rights_is_refused_before_any_question(tmp_path: Path) -> None:
+    with loopdev.card(tmp_path) as path:
+        assert codes(path) == []
+        with as_nobody():
+            assert codes(path, allow=safety.CODES) == ["no-rights"]
+        os.chmod(path, 0o666)
+        try:
+            with as_nobody():
+                assert codes(path) == []
+        finally:
+            os.chmod(path, 0o660)
 
 
 def test_claim_refuses_a_card_file_that_another_run_writes(tmp_path: Path, image: Image) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +51,7 @@ NEVER = frozenset(
         "read-only",
         "too-small",
         "internal",
+        "no-rights",
     }
 )
 
@@ -110,6 +112,7 @@ devices = st.builds(
     mounts=st.sampled_from([(), (Mount("/dev/sdb1", "/media/a b"),), (Mount("/dev/sdb2", "/"),)]),
     users=st.sampled_from([(), ("swap",), ("dm-0",), ("dm-0", "swap")]),
     system=st.booleans(),
+    writable=st.booleans(),
     member=st.sampled_from(["", "LVM2_member"]),
     backing_file=st.sampled_from([None, "/tmp/a.img", "/tmp/a.img (deleted)", "/dev/sda"]),
     unexplained=st.sampled_from([(), ("nobody knows",)]),
@@ -136,6 +139,7 @@ def test_writes_only_what_is_whole_idle_writable_and_attached_as_a_card(
     assert not device.users
     assert not device.system
     assert not device.read_only
+    assert device.writable
     assert device.size >= 10**9
     assert device.kind in (
         DeviceKind.DISK,
@@ -152,9 +156,35 @@ def test_every_refusal_has_a_reason_that_names_the_device_and_a_remedy(device: B
     for refusal in safety.judge(device, need=10**9, allow=()):
         assert device.path in refusal.reason
         assert refusal.remedy
+        # Whoever shows refusals shows the list of candidates too.
+        assert "piflash devices" not in refusal.remedy
+
+
+ODD = "/dev/my card's; x"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mounts": (Mount("/dev/sdb1", ODD),)},
+        {"users": ("dm-0",)},
+        {"kind": DeviceKind.LOOP, "backing_file": "/tmp/x (deleted)"},
+        {"kind": DeviceKind.LOOP, "read_only": True},
+        {"kind": DeviceKind.LOOP, "size": 0, "backing_file": "/tmp/it's"},
+        {"kind": DeviceKind.LOOP, "size": 0},
+        {"kind": DeviceKind.UNKNOWN},
+        {"size": 10**12},
+        {"member": "LVM2_member"},
+    ],
+)
+def test_commands_of_a_remedy_can_be_pasted(changes: dict[str, object]) -> None:
+    (refusal,) = safety.judge(replace(CARD, path=ODD, **changes), need=10**9, allow=())
+    assert shlex.quote(ODD) in refusal.remedy
+    shlex.split(refusal.remedy)  # an apostrophe that is not quoted would not be closed
 
 
 def test_candidates_are_those_that_need_no_override() -> None:
     ssd = replace(CARD, path="/dev/sdc", removable=False)
     small = replace(CARD, path="/dev/sdd", size=10**6)
-    assert safety.candidates([ssd, CARD, small], need=10**9) == (CARD,)
+    sudo = replace(CARD, path="/dev/sde", writable=False)
+    assert safety.candidates([ssd, CARD, small, sudo], need=10**9) == (CARD, sudo)
