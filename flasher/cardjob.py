@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from shlex import quote
 
 import xxhash
 
@@ -112,7 +113,8 @@ class CardJob:
 
     def interrupted(self) -> InterruptedJobError:
         """Give the error of a card that no longer answers and cannot be waited for."""
-        doing = f"{self._who}: interrupted, and the card does not answer ({self._doing})"
+        what = "card" if isinstance(self.plan.target, BlockDevice) else "file system"
+        doing = f"{self._who}: interrupted, and the {what} does not answer ({self._doing})"
         error = self._told(InterruptedJobError(doing))
         assert isinstance(error, InterruptedJobError)  # noqa: S101 - for the type checker
         return error
@@ -348,20 +350,21 @@ class CardJob:
 
     @property
     def _again(self) -> str:
-        return f"Then: piflash --node {self.plan.node} {target_name(self.plan.target)}"
+        return f"Then: piflash --node {self.plan.node} {quote(self._who)}"
 
     def _told(self, error: PiflashError) -> PiflashError:
         """Give the error with what the card is now."""
-        if not isinstance(self.plan.target, BlockDevice):
+        if isinstance(self.plan.target, BlockDevice):
+            state = self.state.value
+        elif self.plan.target.replaces is None:
             state = "no file was made"
         else:
-            state = self.state.value
+            state = f"{self.plan.target.path.name} as it was before is kept"
         return type(error)(f"{error.message}; {state}", hint=error.hint or self._again)
 
     def _write_error(self, error: OSError) -> WriteError:
-        on_card = isinstance(self.plan.target, BlockDevice)
-        if not on_card:
-            hint = f"free space: df -h {target_name(self.plan.target)}"
+        if not isinstance(self.plan.target, BlockDevice):
+            hint = f"free space: df -h {quote(str(self.plan.target.path.parent))}"
         elif error.errno in GONE:
             hint = f"the card was pulled out; put it back. {self._again}"
         elif error.errno == errno.ENOSPC:

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
-from flasher import devices
+from flasher import devices, loopfile, ownership
 from flasher.cardio import GONE, CardIO
 from flasher.errors import DeviceRefusedError, WriteError
 from flasher.model import BlockDevice, Image, ImageFile
@@ -27,6 +28,9 @@ _BLKGETSIZE64 = 0x80001272 | struct.calcsize("N") << 16
 _BLKGETDISKSEQ = 0x80081280
 _LOCK_SECONDS = 3.0
 _PAGE = 4096
+# What a card file is called until it is complete; ours alone, so that a leftover may be removed.
+PARTIAL = ".piflash-partial"
+_TRIES = 20
 
 
 @dataclass
@@ -78,8 +82,10 @@ def _claim_device(target: BlockDevice, *, image: Image) -> Iterator[Claimed]:
         stack.callback(os.close, fd)
         _lock(fd, target)
         _check_identity(fd, target, image=image)
+        _check_file_behind(fd, target, image=image)
+        stack.enter_context(loopfile.past_the_cache(fd))
         io = CardIO(fd, sector=target.sector_size, direct=direct, sparse=False)
-        yield Claimed(target.path, io, target.size)
+        yield Claimed(target.path, io, target.size - target.size % target.sector_size)
 
 
 def _open_exclusively(target: BlockDevice) -> tuple[int, bool]:
@@ -126,13 +132,14 @@ def _read_only(path: str) -> DeviceRefusedError:
 
 def _busy(path: str) -> DeviceRefusedError:
     holders: list[str] = []
-    hint = f"see what holds it: lsblk {path}; fuser -v {path}"
+    hint = f"see what holds it: lsblk {quote(path)}; fuser -v {quote(path)}"
     with suppress(DeviceRefusedError):
         now = devices.examine(path)
         holders = [f"{mount.source} mounted on {mount.point}" for mount in now.mounts]
         holders += now.users
         if now.mounts:
-            hint = f"umount {' '.join(dict.fromkeys(mount.point for mount in now.mounts))}"
+            points = dict.fromkeys(quote(mount.point) for mount in now.mounts)
+            hint = f"umount {' '.join(points)}"
     who = ", ".join(holders) or "another program, or a mount in another namespace"
     return DeviceRefusedError(f"{path}: in use by {who}", hint=hint)
 
@@ -174,10 +181,25 @@ def _check_identity(fd: int, target: BlockDevice, *, image: Image) -> None:
         raise _read_only(target.path)
     if now.mounts or now.users or now.system:
         raise _busy(target.path)
-    if now.backing_file and _same_file(Path(now.backing_file), image.path):
+
+
+def _check_file_behind(fd: int, target: BlockDevice, *, image: Image) -> None:
+    """Compare inodes: the names of files mean nothing between mount namespaces."""
+    behind = loopfile.inode(fd)
+    if behind is None:
+        return
+    with suppress(OSError):
+        status = image.path.stat()
+        if behind == (status.st_dev, status.st_ino):
+            raise DeviceRefusedError(
+                f"{target.path}: the file behind it is the base image itself, {image.path}",
+                hint="attach another file: losetup -f FILE",
+            )
+    others = loopfile.others(fd)
+    if others:
         raise DeviceRefusedError(
-            f"{target.path}: the file behind it is the base image itself, {image.path}",
-            hint="attach another file: losetup -f FILE",
+            f"{target.path}: the file behind it is also attached as {', '.join(others)}",
+            hint=f"detach the one that is not needed: losetup -d {quote(others[0])}",
         )
 
 
@@ -213,7 +235,7 @@ def _claim_file(target: ImageFile, *, image: Image) -> Iterator[Claimed]:
         raise DeviceRefusedError(
             f"{path}: is the base image itself", hint="name another file for the card"
         )
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(path.name + PARTIAL)
     with ExitStack() as stack:
         try:
             fd = _create(partial)
@@ -224,48 +246,96 @@ def _claim_file(target: ImageFile, *, image: Image) -> Iterator[Claimed]:
         try:
             yield claimed
             if claimed.complete:
-                _put_in_place(fd, partial, path)
+                _put_in_place(fd, partial, target)
         finally:
             if not claimed.complete:
-                with suppress(OSError):
-                    partial.unlink()
+                _remove(partial, fd)
 
 
 def _create(partial: Path) -> int:
+    """Make the partial file and lock it: whoever holds the lock on what stands there owns it."""
     # 0600: the card holds the node's private key.
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        fd = os.open(partial, flags, 0o600)
-    except FileExistsError:
-        _remove_leftover(partial)
-        fd = os.open(partial, flags, 0o600)
-    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return fd
+    for _ in range(_TRIES):
+        try:
+            fd = os.open(partial, flags, 0o600)
+        except FileExistsError:
+            _remove_leftover(partial)
+            continue
+        with suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _stands(partial, fd):
+                return fd
+        # Another run took it for a dead one's between the open and the lock.
+        os.close(fd)
+    raise _written_by_another(partial)
 
 
 def _remove_leftover(partial: Path) -> None:
     """Remove what a dead run left. DeviceRefusedError if the run is alive: it holds a lock."""
-    fd = os.open(partial, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    # O_NONBLOCK: a FIFO of that name would wait for a writer.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
+        fd = os.open(partial, flags)
+    except FileNotFoundError:
+        return
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise DeviceRefusedError(
+                f"{partial}: is in the way, and is not a file that piflash made",
+                hint=f"look at it: ls -l {quote(str(partial))}",
+            )
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        partial.unlink()
+        _remove(partial, fd)
     except BlockingIOError:
-        raise DeviceRefusedError(
-            f"{partial}: another piflash is writing it", hint=f"see who: fuser -v {partial}"
-        ) from None
+        raise _written_by_another(partial) from None
     finally:
         os.close(fd)
 
 
-def _put_in_place(fd: int, partial: Path, path: Path) -> None:
+def _written_by_another(partial: Path) -> DeviceRefusedError:
+    return DeviceRefusedError(
+        f"{partial}: another piflash is writing it",
+        hint=f"see who: fuser -v {quote(str(partial))}",
+    )
+
+
+def _stands(path: Path, fd: int) -> bool:
+    """Tell whether an open file is still the one of that name."""
     try:
-        os.fsync(fd)
-        partial.replace(path)
-        _sync_directory(path.parent)
-    except OSError as error:
+        there, ours = path.lstat(), os.fstat(fd)
+    except OSError:
+        return False
+    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+
+
+def _remove(partial: Path, fd: int) -> None:
+    if _stands(partial, fd):
         with suppress(OSError):
             partial.unlink()
-        raise _file_error(path, error) from None
+
+
+def _put_in_place(fd: int, partial: Path, target: ImageFile) -> None:
+    path = target.path
+    try:
+        os.fsync(fd)
+        ownership.give(fd)
+        if not _stands(partial, fd):
+            raise WriteError(
+                f"{partial}: was taken away while it was written", hint="write the card again"
+            )
+        if devices.file_version(path) != target.version:
+            raise DeviceRefusedError(
+                f"{path}: is not what stood there when the plan was confirmed; it is kept",
+                hint=f"look at it: ls -l {quote(str(path))}; then write the card again",
+            )
+        partial.replace(path)
+        _sync_directory(path.parent)
+    except (OSError, WriteError, DeviceRefusedError) as error:
+        _remove(partial, fd)
+        if isinstance(error, OSError):
+            raise _file_error(path, error) from None
+        raise
 
 
 def _sync_directory(directory: Path) -> None:
@@ -277,9 +347,10 @@ def _sync_directory(directory: Path) -> None:
 
 
 def _file_error(path: Path, error: OSError) -> WriteError:
+    directory = quote(str(path.parent))
     return WriteError(
         f"{path}: cannot be made: {error.strerror}",
-        hint=f"look at: ls -ld {path.parent}; df -h {path.parent}",
+        hint=f"look at: ls -ld {directory}; df -h {directory}",
     )
 
 

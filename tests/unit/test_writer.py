@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flasher import writer
+from flasher.broadcast import Broadcast
+from flasher.cardjob import CardJob
 from flasher.errors import ImageError, InterruptedJobError, PiflashError, WorkspaceError
 from flasher.model import MIB, Image, ImageFile, Phase, Run
 from flasher.plan import CardPlan
@@ -280,10 +283,10 @@ def test_interrupt_leaves_an_existing_card_file_as_it_was(
         if now is phase:
             stop.set()
 
-    (outcome,) = write(
-        file_plan(tmp_path, image), progress=Log(on_advance=interrupt), stop=stop, before=fail
-    )
+    plan = replace(file_plan(tmp_path, image), target=ImageFile(old, 21))
+    (outcome,) = write(plan, progress=Log(on_advance=interrupt), stop=stop, before=fail)
     assert isinstance(outcome.error, InterruptedJobError)
+    assert outcome.error.message.endswith("interrupted; pi1.img as it was before is kept")
     assert "piflash --node pi1" in outcome.error.hint
     assert old.read_bytes() == b"the card of yesterday"
     assert not list(tmp_path.glob("*.partial"))
@@ -296,3 +299,25 @@ def test_every_error_says_what_the_card_is_and_what_to_type(tmp_path: Path, imag
     assert isinstance(outcome.error, PiflashError)
     assert "no file was made" in outcome.error.message
     assert outcome.error.hint
+
+
+@pytest.mark.parametrize(
+    ("replaces", "says"),
+    [(None, "no file was made"), (21, "my card.img as it was before is kept")],
+)
+def test_file_system_that_hangs_is_not_called_a_card(
+    replaces: int | None, says: str, tmp_path: Path, image: Image
+) -> None:
+    target = ImageFile(tmp_path / "my card.img", replaces)
+    stop = threading.Event()
+    job = CardJob(
+        plan=loopdev.make_plan(target, image),
+        feed=Broadcast(stop=stop).feed(),
+        progress=Log(),
+        stop=stop,
+        before_bootable=fail,
+    )
+    error = job.interrupted()
+    assert "the file system does not answer (opening)" in error.message
+    assert error.message.endswith(f"; {says}")
+    assert shlex.split(error.hint)[-1] == str(target.path)
