@@ -16,7 +16,7 @@ from pathlib import Path
 
 import filelock
 
-from flasher import weburl
+from flasher import ownership, weburl
 from flasher.download import Version
 from flasher.errors import DownloadError
 from flasher.model import MIB, Progress
@@ -96,6 +96,7 @@ def store(place: Slot, *, sha256: str, version: Version, published: str | None) 
         }
         new = _beside(place.sidecar, ".new")
         with new.open("w", encoding="utf-8") as file:
+            ownership.give_inside(new.parent, file.fileno())
             file.write(json.dumps(record, indent=2, sort_keys=True) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -111,13 +112,14 @@ def store(place: Slot, *, sha256: str, version: Version, published: str | None) 
 def locked(place: Slot, *, progress: Progress) -> Iterator[None]:
     """Keep every other piflash from downloading into the same part; waits as long as it takes."""
     with _explained(place.image.parent):
-        place.image.parent.mkdir(parents=True, exist_ok=True)
+        ownership.make_directories(place.image.parent)
         lock = filelock.FileLock(place.lock, mode=0o644)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
             progress.say(f"{place.image.name}: another piflash is downloading it; waiting")
             lock.acquire()
+        ownership.give_inside(place.lock.parent, place.lock)
     try:
         yield
     finally:

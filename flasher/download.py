@@ -20,7 +20,7 @@ from typing import NoReturn
 
 import requests
 
-from flasher import weburl
+from flasher import ownership, weburl
 from flasher.container import SNIFF, Kind, sniff
 from flasher.errors import DownloadError
 from flasher.model import MIB, Phase, Progress
@@ -107,8 +107,11 @@ class _Part:
         self.version = Version()
         self._synced = 0
         self._sha256 = hashlib.sha256()
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
-        self._file = io.FileIO(os.open(path, flags, 0o644), "r+")
+        # Nobody's link may lead what root writes, and gives away, to another file.
+        flags = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o644)
+        self._file = io.FileIO(fd, "r+")
+        ownership.give_inside(path.parent, fd)
         self._load()
         self.earlier = self.have
 
@@ -158,7 +161,9 @@ class _Part:
             "synced": self._synced,
         }
         new = self.path.with_name(self.path.name + ".new")
-        new.write_text(json.dumps(state), encoding="utf-8")
+        with new.open("w", encoding="utf-8") as file:
+            ownership.give_inside(new.parent, file.fileno())
+            file.write(json.dumps(state))
         new.replace(_state_of(self.path))
 
     def head(self) -> bytes:

@@ -22,4 +22,22 @@ def give(target: Path | int) -> None:
     """
     if os.name == "posix" and os.geteuid() == 0 and operator() != (0, 0):
         with suppress(OSError):
-            os.chown(target, *operator())
+            if isinstance(target, int):
+                os.fchown(target, *operator())
+            else:
+                os.lchown(target, *operator())
+
+
+def give_inside(directory: Path, target: Path | int) -> None:
+    """Give a file that root made in a directory; in one that is not the operator's, it stays."""
+    with suppress(OSError):
+        if directory.stat().st_uid == operator()[0]:
+            give(target)
+
+
+def make_directories(directory: Path) -> None:
+    """Make a directory and those above it; what is made in the operator's is the operator's."""
+    if not directory.is_dir():
+        make_directories(directory.parent)
+        directory.mkdir(exist_ok=True)
+        give_inside(directory.parent, directory)

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import TypeVar
 
 import filelock
 
-from flasher import permits, pki, records
+from flasher import ownership, permits, pki, records
 from flasher.errors import WorkspaceError
 from flasher.model import ClusterSpec, Identity, Secret, Ticket
 from flasher.permits import Flash
@@ -128,7 +129,7 @@ class Workspace:
         if not _SECRET_NAME.fullmatch(name):
             raise WorkspaceError(f"secret {name!r}: not a name of a-z, 0-9, '_', '.' and '-'")
         path = self.directory / _SECRETS / name
-        remedy = f"write its value into it, or: rm {path}"
+        remedy = f"write its value into it, or: rm {_quoted(path)}"
         found = _read(path, parse=_parse_secret, remedy=remedy)
         if found is not None:
             return found
@@ -176,7 +177,7 @@ class Workspace:
 
     def _pins(self) -> Mapping[str, ImagePin]:
         path = self.directory / _IMAGES
-        remedy = f"rm {path}; each image's hash is then recorded anew at its next use"
+        remedy = f"rm {_quoted(path)}; each image's hash is then recorded anew at its next use"
         return _read(path, parse=records.parse_pins, remedy=remedy) or {}
 
     @contextmanager
@@ -194,8 +195,7 @@ def _make_private_directory(directory: Path) -> None:
     except FileExistsError:
         pass
     else:
-        if os.name == "posix" and os.geteuid() == 0:
-            os.chown(directory, *_operator())
+        ownership.give(directory)
         _sync_directory(directory.parent)
     if os.name == "posix":
         _check_private(directory)
@@ -204,27 +204,22 @@ def _make_private_directory(directory: Path) -> None:
 def _check_private(directory: Path) -> None:
     info = directory.stat()
     if not directory.is_dir():
-        raise WorkspaceError(f"{directory} is not a directory", hint=f"mv {directory} elsewhere")
-    if info.st_uid not in (os.geteuid(), _operator()[0]):
         raise WorkspaceError(
-            f"{directory} belongs to user {info.st_uid}, you are {_operator()[0]}: whoever owns it "
-            "owns the cluster",
-            hint=f"run piflash as its owner, or: sudo chown -R {_operator()[0]} {directory}",
+            f"{directory} is not a directory", hint=f"mv {_quoted(directory)} elsewhere"
+        )
+    user, _ = ownership.operator()
+    if info.st_uid not in (os.geteuid(), user):
+        raise WorkspaceError(
+            f"{directory} belongs to user {info.st_uid}, you are {user}: whoever owns it owns the "
+            "cluster",
+            hint=f"run piflash as its owner, or: sudo chown -R {user} {_quoted(directory)}",
         )
     if info.st_mode & 0o077:
         raise WorkspaceError(
             f"{directory} can be read by others (mode {info.st_mode & 0o777:04o}); it holds the "
             "cluster's keys",
-            hint=f"chmod 700 {directory}",
+            hint=f"chmod 700 {_quoted(directory)}",
         )
-
-
-def _operator() -> tuple[int, int]:
-    """Who is at the keyboard: what is made with sudo stays theirs, or they could not read it."""
-    user, group = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")
-    if os.geteuid() == 0 and user.isdecimal() and group.isdecimal():
-        return int(user), int(group)
-    return os.geteuid(), os.getegid()
 
 
 def _complete(directory: Path) -> bool:
@@ -255,10 +250,15 @@ def _complete_it(directory: Path, *, cluster: str) -> None:
 
 
 def _lost(directory: Path) -> str:
+    here, away = _quoted(directory), _quoted(directory.with_name(f"{directory.name}.old"))
     return (
-        f"bring it back from a backup; or, to start a new cluster: mv {directory} {directory}.old, "
-        "and flash every node again"
+        f"bring it back from a backup; or, to start a new cluster: mv {here} {away}, and flash "
+        "every node again"
     )
+
+
+def _quoted(path: Path) -> str:
+    return quote(str(path))
 
 
 def _parse_secret(text: str) -> Secret:

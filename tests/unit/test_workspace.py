@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -262,3 +263,26 @@ def test_reading_needs_no_lock(directory: Path, opened: Workspace) -> None:
     with filelock.FileLock(directory / "lock"):
         assert opened.last_ticket("pi1") is None
         assert Workspace.open(directory, cluster="home").image_pin("x") is None
+
+
+def test_commands_of_a_hint_can_be_pasted(tmp_path: Path) -> None:
+    directory = tmp_path / "my pi's" / ".piflash"
+    directory.parent.mkdir()
+    opened = Workspace.open(directory, cluster="home")
+    (directory / "secrets" / "minio").write_text("\n")
+    with pytest.raises(WorkspaceError) as empty:
+        opened.secret("minio")
+    (directory / "images.json").write_text("{}")
+    with pytest.raises(WorkspaceError) as pins:
+        opened.image_pin("x")
+    (directory / "state.json").unlink()
+    with pytest.raises(WorkspaceError) as lost:
+        opened.last_ticket("pi1")
+    directory.chmod(0o755)
+    with pytest.raises(WorkspaceError) as open_to_all:
+        Workspace.open(directory, cluster="home")
+    assert shlex.split(empty.value.hint)[-2:] == ["rm", f"{directory}/secrets/minio"]
+    assert shlex.split(pins.value.hint.partition(";")[0]) == ["rm", f"{directory}/images.json"]
+    assert shlex.split(open_to_all.value.hint) == ["chmod", "700", str(directory)]
+    away = shlex.split(lost.value.hint.partition(": ")[2].partition(", and")[0])
+    assert away == ["mv", str(directory), f"{directory}.old"]
