@@ -235,6 +235,7 @@ class _Download:
                     retry=self._retry,
                     progress=self._progress,
                     reached=lambda: self._best,
+                    kept=self._resumable,
                 )
         finally:
             if self._counting:
@@ -258,7 +259,8 @@ class _Download:
                 self._receive(answer, end=end)
         except BrokenError as error:
             of = f" of {part.version.total}" if part.version.total else ""
-            raise TransientError(f"{error.reason} at byte {part.have}{of}") from None
+            where = f" at byte {part.have}{of}" if part.have else ""
+            raise type(error)(error.reason + where) from None
         total = part.version.total
         if total is not None and part.have < total:
             raise TransientError(f"the connection ended at byte {part.have} of {total}")
@@ -275,10 +277,14 @@ class _Download:
         """Ask for the rest where that is safe, else for everything."""
         part = self._part
         validator = part.version.validator
-        if not part.have or not self._ranges or not (validator or self._hash_known):
+        if not self._ranges or not self._resumable():
             return {}
         headers = {"Range": f"bytes={part.have}-"}
         return {**headers, "If-Range": validator} if validator else headers
+
+    def _resumable(self) -> bool:
+        part = self._part
+        return part.have > 0 and bool(part.version.validator or self._hash_known)
 
     def _continue(self, answer: requests.Response) -> int:
         """Check that a 206 is what was asked for; gives the offset at which it ends."""

@@ -6,7 +6,9 @@ No message carries more of an address than flasher.weburl.shown lets through.
 from __future__ import annotations
 
 import email.utils
+import errno
 import http
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +26,7 @@ from flasher.model import Progress
 
 _T = TypeVar("_T")
 
-_GIVEN_UP = "check the connection, then run the same command again: what has come is kept"
+_GIVEN_UP = "check the connection, then run the same command again"
 _HEADERS = {
     "User-Agent": f"piflash/{__version__}",
     # The bytes as they are stored there: their hash is what counts.
@@ -32,17 +34,20 @@ _HEADERS = {
 }
 _WORTH_REPEATING = (408, 429)
 _ABSENT = (403, 404, 410)
+_UNREACHABLE = (errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
 
 
 @dataclass(frozen=True)
 class Retry:
     """How long to go on with a server that fails. All waits and time-outs are seconds.
 
-    `attempts`: failures in a row without one new byte. `longest_ask`: the most that a server's
-    Retry-After is obeyed.
+    `attempts`: failures in a row without one new byte. `unreachable_attempts`: the same while
+    nothing has come yet and there is no server to ask; their waits are longer, 6 s in all.
+    `longest_ask`: the most that a server's Retry-After is obeyed.
     """
 
     attempts: int = 8
+    unreachable_attempts: int = 3
     first_wait: float = 0.5
     longest_wait: float = 30.0
     longest_ask: float = 120.0
@@ -63,6 +68,10 @@ class BrokenError(TransientError):
     """The connection failed, or broke off."""
 
 
+class UnreachableError(BrokenError):
+    """There is no such host here, or nobody listens there: this machine may be offline."""
+
+
 class AbsentError(DownloadError):
     """The server says that there is no such thing, or not for us."""
 
@@ -74,13 +83,15 @@ def persist(
     retry: Retry,
     progress: Progress,
     reached: Callable[[], int] = lambda: 0,
+    kept: Callable[[], bool] = lambda: False,
 ) -> _T:
     """Repeat the step while it raises TransientError. DownloadError when it is time to give up.
 
-    `reached` tells how far the step ever got: whatever gets on is given new attempts.
+    `reached` tells how far the step ever got: whatever gets on is given new attempts. `kept` tells
+    whether another run could go on from there.
     """
     failures = 0
-    best = reached()
+    first = best = reached()
 
     def counted() -> _T:
         nonlocal failures, best
@@ -91,19 +102,27 @@ def persist(
             best = max(best, reached())
             raise
 
+    def offline(state: tenacity.RetryCallState) -> bool:
+        return best == first and isinstance(_failure(state), UnreachableError)
+
+    def limit(state: tenacity.RetryCallState) -> int:
+        few = min(retry.attempts, retry.unreachable_attempts)
+        return few if offline(state) else retry.attempts
+
     def wait(state: tenacity.RetryCallState) -> float:
-        planned: float = min(retry.first_wait * 2 ** (failures - 1), retry.longest_wait)
+        doublings = failures + 1 if offline(state) else failures - 1
+        planned: float = min(retry.first_wait * 2**doublings, retry.longest_wait)
         return max(planned, _failure(state).after)
 
     def tell(state: tenacity.RetryCallState) -> None:
         progress.say(
             f"{weburl.shown(url)}: {_failure(state).reason}; attempt {failures + 1} of "
-            f"{retry.attempts} in {wait(state):.1f} s"
+            f"{limit(state)} in {wait(state):.1f} s"
         )
 
     repeated = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(TransientError),
-        stop=lambda state: failures >= retry.attempts or _failure(state).after > retry.longest_ask,
+        stop=lambda state: failures >= limit(state) or _failure(state).after > retry.longest_ask,
         wait=wait,
         before_sleep=tell,
         reraise=True,
@@ -114,7 +133,7 @@ def persist(
         asked = f" and asks to wait {error.after:.0f} s" if error.after else ""
         raise DownloadError(
             f"{weburl.shown(url)}: {error.reason}{asked}; given up after {failures} attempts",
-            hint=_GIVEN_UP,
+            hint=f"{_GIVEN_UP}: what has come is kept" if kept() else _GIVEN_UP,
         ) from None
 
 
@@ -203,12 +222,20 @@ def _explained(error: Exception, *, url: str, retry: Retry) -> Exception:
         urllib3.exceptions.SSLError,
     )
     if isinstance(error, passing):
-        return BrokenError(_reason(chain, retry=retry))
+        unreachable = any(_is_unreachable(cause) for cause in chain)
+        failure = UnreachableError if unreachable else BrokenError
+        return failure(_reason(chain, retry=retry))
     what = {"TooManyRedirects": "the server redirects for ever"}.get(
         type(error).__name__, f"not an address that can be asked ({type(error).__name__})"
     )
     return DownloadError(
         f"{weburl.shown(url)}: {what}", hint="correct the image's address, or give a path"
+    )
+
+
+def _is_unreachable(cause: BaseException) -> bool:
+    return isinstance(cause, socket.gaierror) or (
+        isinstance(cause, OSError) and cause.errno in _UNREACHABLE
     )
 
 

@@ -6,7 +6,8 @@ import datetime
 import hashlib
 import random
 import time
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from flasher.errors import DownloadError, ImageError
 from flasher.images import Trust
+from flasher.wire import Retry
 from tests.support.downloads import (
     DATA,
     DIGEST,
@@ -156,16 +158,33 @@ def test_retry_after_beyond_patience_is_told(home: Home, server: Server) -> None
 def test_nobody_listening_is_said_in_the_systems_words(home: Home) -> None:
     with serve({}) as gone:
         url = gone.url(NAME)
-    with pytest.raises(DownloadError, match=r"connection refused") as caught:
+    with pytest.raises(DownloadError, match=r"connection refused; given up after 3") as caught:
         home.resolve(url)
     assert "urllib3" not in str(caught.value)
     assert "object at 0x" not in str(caught.value)
 
 
 def test_unknown_host_is_said(home: Home) -> None:
-    with pytest.raises(DownloadError) as caught:
+    with pytest.raises(DownloadError, match="given up after 3 attempts") as caught:
         home.resolve(f"http://piflash-no-such-host.invalid/{NAME}")
     assert "object at 0x" not in str(caught.value)
+    assert "kept" not in caught.value.hint
+    assert home.left() == []
+
+
+def test_user_who_is_offline_waits_six_seconds_in_all(home: Home) -> None:
+    with serve({}) as gone:
+        url = gone.url(NAME)
+    progress = Recorder()
+    tenth = replace(Retry(), first_wait=Retry().first_wait / 10)
+    begin = time.monotonic()
+    with pytest.raises(DownloadError):
+        home.resolve(url, sha256=DIGEST, progress=progress, retry=tenth)
+    assert 0.6 <= time.monotonic() - begin < 5
+    assert [line.partition("; ")[2] for line in progress.lines] == [
+        "attempt 2 of 3 in 0.2 s",
+        "attempt 3 of 3 in 0.4 s",
+    ]
 
 
 def test_silent_server_times_out(home: Home, server: Server) -> None:
@@ -229,12 +248,41 @@ def test_connection_that_brings_nothing_is_given_up_and_its_bytes_are_kept(
     home: Home, server: Server
 ) -> None:
     server.put(NAME, DATA, Manner(cut=(1_000_000, *(0,) * 20)))
-    with pytest.raises(DownloadError, match=rf"1000000 of {len(DATA)}.*4 attempts"):
+    with pytest.raises(DownloadError, match=rf"1000000 of {len(DATA)}.*4 attempts") as caught:
         home.resolve(server.url(NAME))
+    assert caught.value.hint.endswith("what has come is kept")
     assert home.part().stat().st_size == 1_000_000
     server.put(NAME, DATA)
     assert_right(home.resolve(server.url(NAME)))
     assert server.asked_for(NAME)[-1].range == "bytes=1000000-"
+
+
+@dataclass
+class Leaving(Recorder):
+    """Ends the server at the first thing that is said."""
+
+    server: ExitStack = field(default_factory=ExitStack)
+
+    def say(self, line: str) -> None:
+        super().say(line)
+        self.server.close()
+
+
+@pytest.mark.parametrize(
+    ("validators", "kept"), [(True, True), (False, False)], ids=["kept", "of no use"]
+)
+def test_server_that_goes_away_on_the_way_is_waited_for(
+    validators: bool, kept: bool, home: Home
+) -> None:
+    progress = Leaving()
+    manner = Manner(cut=(1_000_000,), validators=validators)
+    url = progress.server.enter_context(serve({NAME: DATA}, {NAME: manner})).url(NAME)
+    with pytest.raises(DownloadError, match=r"connection refused.*after 4 attempts") as caught:
+        home.resolve(url, progress=progress)
+    assert ("kept" in caught.value.hint) == kept
+    # Another run finds nobody there.
+    with pytest.raises(DownloadError, match=r"connection refused.*after 3 attempts"):
+        home.resolve(url, sha256=DIGEST)
 
 
 def test_chunked_answer_cut_off_is_resumed(home: Home, server: Server) -> None:
