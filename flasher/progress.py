@@ -102,7 +102,7 @@ class Lines:
         with self._lock:
             job = self._counts.pop((what, phase), None)
             if job:
-                self._print(_summary(what, phase, job.done, now - job.begun))
+                self._print(_summary(what, phase, job.done, job.total, now - job.begun))
 
     def say(self, line: str) -> None:
         """Print one line."""
@@ -152,7 +152,8 @@ class Bars:
                 return
             took = time.monotonic() - self._begun.pop((what, phase))
             bar.close()
-            tqdm.write(_summary(what, phase, int(bar.n), took), file=self._stream)
+            line = _summary(what, phase, int(bar.n), bar.total, took)
+            tqdm.write(line, file=self._stream)
 
     def say(self, line: str) -> None:
         """Print one line above the bars."""
@@ -171,7 +172,9 @@ def _far(job: _Count, now: float) -> str:
     )
 
 
-def _summary(what: str, phase: Phase, done: int, seconds: float) -> str:
+def _summary(what: str, phase: Phase, done: int, total: float | None, seconds: float) -> str:
+    if total and done < total:
+        return f"{what}: {_DOING[phase]} stopped at {_mb(done)} MB of {_mb(total)} MB"
     rate = done / max(seconds, 1e-3)
     return f"{what}: {_DONE[phase]} {_mb(done)} MB in {seconds:.1f} s ({_mb(rate)} MB/s)"
 

@@ -34,6 +34,23 @@ def run(stream: io.StringIO, *, total: int | None, quiet: bool = False) -> str:
     return stream.getvalue()
 
 
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["lines", "bars"])
+def test_job_that_ends_early_is_not_called_done(stream: io.StringIO) -> None:
+    progress = for_stream(stream)
+    progress.start("pi3", Phase.WRITE, 1000 * MB)
+    progress.advance("pi3", Phase.WRITE, 471 * MB)
+    progress.advance("pi3", Phase.WRITE, 529 * MB - 1)
+    progress.finish("pi3", Phase.WRITE)
+    progress.start("pi3", Phase.VERIFY, 1000 * MB)
+    progress.advance("pi3", Phase.VERIFY, 471 * MB)
+    progress.finish("pi3", Phase.VERIFY)
+    text = stream.getvalue()
+    assert "pi3: writing stopped at 1000.0 MB of 1000.0 MB\n" in text
+    assert "pi3: verifying stopped at 471.0 MB of 1000.0 MB\n" in text
+    assert "written" not in text
+    assert "read back" not in text
+
+
 @pytest.mark.parametrize("total", [1000 * MB, 900 * MB, None, 0])
 def test_fast_job_is_two_lines(total: int | None) -> None:
     said, summary = run(io.StringIO(), total=total).splitlines()
