@@ -119,6 +119,11 @@ class CardJob:
         assert isinstance(error, InterruptedJobError)  # noqa: S101 - for the type checker
         return error
 
+    def died(self) -> PiflashError:
+        """Give the error of a card whose thread ended by a bug, or for want of memory."""
+        what = f"{self._who}: the writing broke off while {self._doing}; see the lines above"
+        return self._told(WriteError(what))
+
     def _run(self, card: Claimed) -> WriteResult:
         began = time.monotonic()
         self._refuse_too_small(card)
@@ -132,6 +137,8 @@ class CardJob:
         checked = time.monotonic()
         self._doing = "recording the delivery"
         self.before_bootable(self.plan)
+        if self.stop.is_set():  # it may have waited long for another card's turn
+            raise StoppedError
         self._make_bootable(card)
         if card.size is None:
             os.ftruncate(card.io.fd, size)
@@ -294,22 +301,26 @@ class CardJob:
         self._doing = "writing the first MiB"
         self.state = State.UNKNOWN
         try:
-            card.io.write(_MBR, self._first[_MBR:])
-            card.io.sync()
-            card.io.write(0, self._first[:_MBR])
-            card.io.sync()
-            if self.plan.verify:
-                card.io.forget_cache()
-                view = self._own[: len(self._first)]
-                card.io.read(0, view)
-                if view != self._first:
-                    raise self._differs(0)
+            # Twice, because nothing may boot before all of it has been read back.
+            mbr = min(_MBR, len(self._first))
+            for begin, end in ((mbr, len(self._first)), (0, mbr)):
+                card.io.write(begin, self._first[begin:end])
+                card.io.sync()
+                if self.plan.verify:
+                    self._check_first(card, begin, end)
         except (OSError, VerifyError):
             with suppress(OSError):
                 card.io.write(0, memoryview(_ZEROS)[:_MBR])
                 card.io.sync()
                 self.state = State.UNBOOTABLE
             raise
+
+    def _check_first(self, card: Claimed, begin: int, end: int) -> None:
+        card.io.forget_cache()
+        view = self._own[: end - begin]
+        card.io.read(begin, view)
+        if view != self._first[begin:end]:
+            raise self._differs(begin)
 
     # --- bytes and words ------------------------------------------------------------------------
 

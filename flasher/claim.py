@@ -81,7 +81,7 @@ def _claim_device(target: BlockDevice, *, image: Image) -> Iterator[Claimed]:
         fd, direct = _open_exclusively(target)
         stack.callback(os.close, fd)
         _lock(fd, target)
-        _check_identity(fd, target, image=image)
+        _check_identity(fd, target)
         _check_file_behind(fd, target, image=image)
         stack.enter_context(loopfile.past_the_cache(fd))
         io = CardIO(fd, sector=target.sector_size, direct=direct, sparse=False)
@@ -158,7 +158,7 @@ def _lock(fd: int, target: BlockDevice) -> None:
             return
 
 
-def _check_identity(fd: int, target: BlockDevice, *, image: Image) -> None:
+def _check_identity(fd: int, target: BlockDevice) -> None:
     status = os.fstat(fd)
     if not stat.S_ISBLK(status.st_mode):
         raise _another(target, "it is not a block device any more")

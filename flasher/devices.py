@@ -118,7 +118,16 @@ def _image_file(path: str, *, replaces: int | None) -> ImageFile:
             if (device := _device_named(path))
             else f"name a card reader's device, or a file such as {real.with_suffix('.img').name}",
         )
-    return ImageFile(real, replaces)
+    return ImageFile(real, replaces, version=file_version(real))
+
+
+def file_version(path: Path) -> tuple[int, ...]:
+    """Tell one state of a file from another: device, inode, size, time; empty if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def _device_named(name: str) -> str:

@@ -368,11 +368,14 @@ class BlockDevice:
 class ImageFile:
     """A card as a file ending in .img, made anew. `replaces`: bytes of what stands there now.
 
-    `holds`: whose card that is, in words; empty if it is no card of piflash.
+    `version`: device, inode, size and time of it (devices.file_version), empty if there is nothing;
+    what has changed since is not replaced. `holds`: whose card it is, in words; empty if it is no
+    card of piflash, or not one that may be replaced without asking.
     """
 
     path: Path
     replaces: int | None
+    version: tuple[int, ...] = ()
     holds: str = ""
 
 

@@ -116,6 +116,12 @@ class ImageStream:
         return self._file.damaged(f"the image in it has {found}, but {wanted}")
 
 
+def stored_sha256(image: Image) -> str:
+    """Give the SHA-256 of the file as it is stored, in lower-case hex. Reads all of it."""
+    with StoredFile(image.path) as file:
+        return file.digest()
+
+
 def open_image(image: Image) -> ImageStream:
     """Open an image's file by its content: zip, xz, gz, bz2, zst or raw.
 

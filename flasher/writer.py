@@ -84,7 +84,8 @@ class _CardThread(threading.Thread):
             return self._outcome
         if self.is_alive():
             return Outcome(self._job.plan, None, self._job.interrupted())
-        raise RuntimeError(f"the thread of {self._job.plan.node}'s card died; see above")
+        # Its traceback was printed when it died; the other cards must be reported all the same.
+        return Outcome(self._job.plan, None, self._job.died())
 
 
 def _wait(threads: Sequence[threading.Thread], *, stop: threading.Event) -> None:

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace, ui: Ui) -> int:
     progress = for_stream(quiet=ui.as_json)
     source = fetch.source(args, project)
     found = fetch.resolve(project, source, progress=progress)
-    image = _sized(found.image)
+    image = _pinned_down(found.image)
     plans = _plan(project, requests, image=image, args=args, ui=ui)
     text = "\n".join(plan.as_text(card) for card in plans)
     if args.dry_run:
@@ -103,10 +103,15 @@ def _requests(args: argparse.Namespace, project: Project) -> tuple[Request, ...]
     )
 
 
-def _sized(image: Image) -> Image:
-    """Give the image with its decompressed size, where its container tells it."""
+def _pinned_down(image: Image) -> Image:
+    """Give the image with its decompressed size, if its container tells it, and its hash.
+
+    A local file without a hash may be replaced while the user reads the plan; the pass that writes
+    the cards then finds another hash than the plan was made for.
+    """
     with streams.open_image(image) as stream:
-        return replace(image, size=stream.size)
+        size = stream.size
+    return replace(image, size=size, sha256=image.sha256 or streams.stored_sha256(image))
 
 
 def _plan(

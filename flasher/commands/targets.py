@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 
 from firstboot import nodeconfig
-from flasher import devices, fat, plan, safety, streams
+from flasher import devices, fat, plan, safety
+from flasher.commands.project import WORKSPACE
 from flasher.errors import DeviceRefusedError, ImageError, UsageError
 from flasher.model import BlockDevice, Image, ImageFile, Target
 
 FOREIGN_FILE = "foreign-file"
+# An image may go on behind its last partition; a backup appended to it would be longer.
+_SLACK = 8 << 20
 # Every code that --force takes.
 OVERRIDABLE = frozenset({*safety.OVERRIDABLE, FOREIGN_FILE})
 
@@ -55,7 +58,9 @@ def _remedy(refusal: safety.Refusal) -> str:
 
 
 def _refuse_twice(targets: Sequence[Target]) -> None:
-    keys = [t.number if isinstance(t, BlockDevice) else t.path for t in targets]
+    keys = [
+        (t.backing_file or t.number) if isinstance(t, BlockDevice) else str(t.path) for t in targets
+    ]
     for index, key in enumerate(keys):
         if key in keys[:index]:
             name = plan.target_name(targets[index])
@@ -77,6 +82,9 @@ def _file_refusals(
     if image is not None and path.exists() and path.samefile(image.path):
         reason = f"{path} is the base image itself"
         return (safety.Refusal("base-image", reason, "name another file for the card", False),)
+    if WORKSPACE in path.parts:
+        reason = f"{path} lies in a {WORKSPACE}/, which is the cluster's memory"
+        return (safety.Refusal("workspace", reason, "name a file elsewhere", False),)
     if not os.access(path.parent, os.W_OK | os.X_OK):
         reason = f"you may not make files in {path.parent}"
         remedy = f"name a file in a directory of yours, or look: ls -ld {quote(str(path.parent))}"
@@ -86,7 +94,7 @@ def _file_refusals(
     if not os.access(path, os.R_OK):
         reason = f"{path} exists, and you may not read what it is"
         return (safety.Refusal("no-rights", reason, f"look: ls -l {quote(str(path))}", False),)
-    reason = f"{path} exists, and is not a card that piflash wrote"
+    reason = f"{path} exists, and is not an unused card that piflash wrote"
     return (safety.Refusal(FOREIGN_FILE, reason, "name another file for the card", True),)
 
 
@@ -96,17 +104,38 @@ def _with_content(target: Target) -> Target:
     return replace(target, holds=card_of(target.path))
 
 
+@dataclass(frozen=True)
+class _RawFile:
+    """A file as it is; streams.Prefix would look into a zip that is called .img."""
+
+    fd: int
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        return os.pread(self.fd, size, offset)
+
+
 def card_of(path: Path) -> str:
-    """Tell whose card a file is: `pi3, generation 2`; empty if it is no card of piflash."""
+    """Tell whose unused card a file is: `pi3 of home, generation 2`.
+
+    Empty for all else: no card of piflash, one that a Pi has run from (a backup of it, perhaps the
+    only copy of somebody's data), or one that something was appended to.
+    """
     image = Image(id=path.name, profile="", path=path, sha256=None, size=None)
     try:
-        with streams.Prefix(image) as source:
-            layout = plan.read_layout(source, image=image)
-            window = plan.boot_window(source, layout=layout)
-            volume = fat.FatVolume(window, size=window.size)
-            if not volume.exists(nodeconfig.NODE_JSON):
-                return ""
-            node = nodeconfig.parse(volume.read(nodeconfig.NODE_JSON).decode())
-    except (ImageError, nodeconfig.ConfigError, UnicodeDecodeError):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
         return ""
+    try:
+        source = _RawFile(fd)
+        layout = plan.read_layout(source, image=image)
+        window = plan.boot_window(source, layout=layout)
+        volume = fat.FatVolume(window, size=window.size)
+        unused = volume.exists(f"{nodeconfig.IDENTITY_DIR}/{nodeconfig.NODE_KEY}")
+        if not unused or os.fstat(fd).st_size > layout.size + _SLACK:
+            return ""
+        node = nodeconfig.parse(volume.read(nodeconfig.NODE_JSON).decode())
+    except (ImageError, nodeconfig.ConfigError, UnicodeDecodeError, OSError):
+        return ""
+    finally:
+        os.close(fd)
     return f"{node.name} of {node.cluster}, generation {node.generation}"

@@ -19,7 +19,7 @@ import pytest
 
 from flasher import devices, safety
 from flasher.claim import claim
-from flasher.errors import DeviceRefusedError, PiflashError
+from flasher.errors import DeviceRefusedError, PiflashError, WriteError
 from flasher.model import MIB, BlockDevice, Image, ImageFile
 from tests.support import loopdev
 from tests.support.tools import need, need_root
@@ -392,9 +392,10 @@ def test_takes_new_and_existing_img_files(tmp_path: Path) -> None:
     file = tmp_path / "pi1.img"
     assert devices.what_is(str(file)) == ImageFile(file, None)
     file.write_bytes(b"12345")
-    assert devices.what_is(str(file)) == ImageFile(file, 5)
+    assert devices.what_is(str(file)) == ImageFile(file, 5, version=devices.file_version(file))
     (tmp_path / "link.img").symlink_to(file)
-    assert devices.what_is(str(tmp_path / "link.img")) == ImageFile(file, 5)
+    found = ImageFile(file, 5, version=devices.file_version(file))
+    assert devices.what_is(str(tmp_path / "link.img")) == found
 
 
 # --- the claim: what changed between the question and the write ---------------------------------
@@ -574,11 +575,16 @@ def test_claim_tells_a_user_without_rights_what_to_type(tmp_path: Path, image: I
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(65534)
     os.seteuid(65534)
     try:
         yield
     finally:
         os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
 
 
 def test_user_without_rights_is_refused_before_any_question(tmp_path: Path) -> None:
@@ -595,7 +601,7 @@ def test_user_without_rights_is_refused_before_any_question(tmp_path: Path) -> N
 
 
 def test_claim_refuses_a_card_file_that_another_run_writes(tmp_path: Path, image: Image) -> None:
-    partial = tmp_path / "pi1.img.partial"
+    partial = tmp_path / "pi1.img.piflash-partial"
     plan = loopdev.make_plan(ImageFile(tmp_path / "pi1.img", None), image)
     with partial.open("wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -604,3 +610,76 @@ def test_claim_refuses_a_card_file_that_another_run_writes(tmp_path: Path, image
     with claim(plan):  # and a dead run's leftover is replaced
         pass
     assert not partial.exists()
+
+
+# --- files behind loop devices ------------------------------------------------------------------
+
+
+def test_claim_refuses_a_file_that_is_attached_twice(tmp_path: Path, image: Image) -> None:
+    """O_EXCL holds one loop device; what is mounted through the other would be destroyed."""
+    with loopdev.card(tmp_path) as path:
+        device = devices.examine(path)
+        linked = tmp_path / "another-name"
+        linked.hardlink_to(tmp_path / "card")
+        with loopdev.loop(linked) as second:
+            error = refused(device, image)
+        assert second in error.message
+        assert f"losetup -d {second}" in error.hint
+        assert not refusals_of(device)
+
+
+def refusals_of(device: BlockDevice) -> tuple[safety.Refusal, ...]:
+    return safety.judge(device, need=0, allow=())
+
+
+def test_claim_knows_the_base_image_by_its_inode(tmp_path: Path, image: Image) -> None:
+    """A container's name for a file says nothing here."""
+    hidden = tmp_path / "hidden"
+    hidden.hardlink_to(image.path)
+    with loopdev.loop(hidden) as path:
+        device = devices.examine(path)
+        hidden.unlink()
+        device = replace(device, backing_file=devices.examine(path).backing_file)
+        error = refused(device, image)
+    assert "base image itself" in error.message
+
+
+def test_claim_keeps_a_file_that_appeared_after_the_question(tmp_path: Path, image: Image) -> None:
+    file = tmp_path / "late.img"
+    target = devices.what_is(str(file))
+    assert isinstance(target, ImageFile)
+    with pytest.raises(DeviceRefusedError, match="it is kept"):  # noqa: SIM117, PT012
+        with claim(loopdev.make_plan(target, image)) as claimed:
+            file.write_bytes(b"the only copy")
+            claimed.keep()
+    assert file.read_bytes() == b"the only copy"
+    assert [path.name for path in tmp_path.glob("late*")] == ["late.img"]
+
+
+def test_claim_leaves_a_strangers_partial_alone(tmp_path: Path, image: Image) -> None:
+    mine = tmp_path / "pi1.img.partial"
+    mine.write_bytes(b"half a download")
+    with claim(loopdev.make_plan(ImageFile(tmp_path / "pi1.img", None), image)):
+        pass
+    assert mine.read_bytes() == b"half a download"
+
+
+def test_claim_does_not_wait_for_a_pipe(tmp_path: Path, image: Image) -> None:
+    os.mkfifo(tmp_path / "pi1.img.piflash-partial")
+    with pytest.raises(DeviceRefusedError, match="in the way"):  # noqa: SIM117
+        with claim(loopdev.make_plan(ImageFile(tmp_path / "pi1.img", None), image)):
+            pass
+
+
+def test_card_taken_away_while_it_is_written_is_not_put_in_place(
+    tmp_path: Path, image: Image
+) -> None:
+    """Another run that took it for a leftover must not have its half-written card put in place."""
+    partial = tmp_path / "pi1.img.piflash-partial"
+    with pytest.raises(WriteError, match="taken away"):  # noqa: SIM117, PT012
+        with claim(loopdev.make_plan(ImageFile(tmp_path / "pi1.img", None), image)) as claimed:
+            partial.unlink()
+            partial.write_bytes(b"another run's")
+            claimed.keep()
+    assert partial.read_bytes() == b"another run's"
+    assert not (tmp_path / "pi1.img").exists()

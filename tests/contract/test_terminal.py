@@ -149,7 +149,7 @@ def test_signal_stops_within_two_seconds_and_says_what_the_card_is(
         text=True,
         env=environment(project),
     ) as running:
-        partial = project / "pi1.img.partial"
+        partial = project / "pi1.img.piflash-partial"
         deadline = time.monotonic() + 30
         while not (partial.exists() and partial.stat().st_size > 4 << 20):
             assert time.monotonic() < deadline

@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +28,7 @@ DATA = loopdev.image_bytes(SIZE)
 PATCH = (Run(MIB, b"seed" * 5000), Run(SIZE - 100, b"end"))
 WHOLE = loopdev.patched(DATA, PATCH)
 
-KILLS_ANY_TIME = 70
-KILLS_AT_THE_END = 30
+KILLS = 100
 
 pytestmark = [
     pytest.mark.root,
@@ -86,10 +85,11 @@ def _has_byte(fd: int) -> bool:
         return False
 
 
-def measure(plan: CardPlan) -> tuple[float, float]:
+def measure(plan: CardPlan, *, before: Callable[[], None] = int) -> tuple[float, float]:
     """Give the seconds of a whole write, and of its last step (the best of three)."""
     totals, lasts = [], []
     for _ in range(3):
+        before()
         began = time.monotonic()
         last: list[float] = []
         (outcome,) = write(plan, before=lambda plan, seen=last: seen.append(time.monotonic()))
@@ -99,12 +99,11 @@ def measure(plan: CardPlan) -> tuple[float, float]:
     return min(totals), min(lasts)
 
 
-def moments(total: float, last: float) -> Iterator[tuple[float, bool]]:
-    """Spread the kills over the whole write, and over its last milliseconds."""
-    for number in range(KILLS_ANY_TIME):
-        yield (number + random.random()) / KILLS_ANY_TIME * total * 1.1, False
-    for number in range(KILLS_AT_THE_END):
-        yield (number + random.random()) / KILLS_AT_THE_END * last * 1.2, True
+def moment(number: int, *, total: float, last: float) -> tuple[float, bool]:
+    """Give a random moment for a kill: of the whole write, or (3 of 10) of its last step."""
+    if number % 10 < 7:
+        return random.random() * total * 1.1, False
+    return random.random() * last, True
 
 
 def digest(path: str | Path, size: int) -> bytes:
@@ -121,7 +120,10 @@ def test_a_hundred_kills_leave_no_card_that_boots_half_written(tmp_path: Path) -
     began = time.monotonic()
     with loopdev.card(tmp_path, size=CARD) as device:
         plan = loopdev.make_plan(devices.examine(device), image, patch=PATCH)
-        for after, from_last_step in moments(*measure(plan)):
+        total, last = measure(plan)
+        # A child that was done before its kill came proves nothing, and is not counted.
+        while (killed := sum(death.killed for death in deaths)) < KILLS:
+            after, from_last_step = moment(killed, total=total, last=last)
             shutil.copyfile(old, tmp_path / "card")
             deaths.append(write_and_kill(plan, after=after, from_last_step=from_last_step))
             states[_state(device, old=old_digest, whole=whole_digest)] += 1
@@ -129,13 +131,10 @@ def test_a_hundred_kills_leave_no_card_that_boots_half_written(tmp_path: Path) -
                 (outcome,) = write(plan)
                 assert outcome.error is None
                 assert digest(device, SIZE) == whole_digest
-    assert len(deaths) == KILLS_ANY_TIME + KILLS_AT_THE_END == 100
-    assert time.monotonic() - began < 90
-    # The kills were real ones, all along and in the last step too.
-    assert sum(death.killed for death in deaths) >= 60, (deaths, states)
-    assert any(death.killed and death.bootable_soon for death in deaths)
+            assert time.monotonic() - began < 150, (len(deaths), states)
+    assert sum(death.killed and death.bootable_soon for death in deaths) >= KILLS * 3 // 10
     assert states["no MBR"] >= 30, states
-    sys.stdout.write(f"killed {sum(d.killed for d in deaths)} of {len(deaths)}: {states}\n")
+    sys.stdout.write(f"killed {KILLS} of {len(deaths)}: {states}\n")
 
 
 def _state(device: str, *, old: bytes, whole: bytes) -> str:
@@ -152,7 +151,7 @@ def test_kills_leave_no_card_file_that_is_half_written(tmp_path: Path) -> None:
     image = loopdev.make_image(tmp_path, DATA)
     card = tmp_path / "pi1.img"
     plan = loopdev.make_plan(ImageFile(card, None), image, patch=PATCH)
-    total, last = measure(plan)
+    total, last = measure(plan, before=lambda: card.unlink(missing_ok=True))
     kills = [(random.random() * total, False) for _ in range(10)]
     kills += [(random.random() * last * 1.2, True) for _ in range(5)]
     for after, from_last_step in kills:
@@ -160,6 +159,7 @@ def test_kills_leave_no_card_file_that_is_half_written(tmp_path: Path) -> None:
         write_and_kill(plan, after=after, from_last_step=from_last_step)
         if card.exists():
             assert card.read_bytes() == WHOLE
+    card.unlink(missing_ok=True)
     assert write(plan)[0].error is None
     assert card.read_bytes() == WHOLE
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob("*.piflash-partial"))

@@ -246,9 +246,14 @@ def test_flip_in_the_first_mib_after_it_was_written_is_found(tmp_path: Path, ima
     done = threading.Event()
 
     def spoil() -> None:
-        with (tmp_path / "card").open("r+b", buffering=0) as out:
-            while not done.is_set():
-                os.pwrite(out.fileno(), b"\x77", 600_000)
+        # Past the cache: the loop device reads the file with direct I/O, and a buffered write at
+        # the same time would fail that instead of being read.
+        block = mmap.mmap(-1, 4096)
+        block.write(b"\x77" * 4096)
+        out = os.open(tmp_path / "card", os.O_WRONLY | os.O_DIRECT)
+        while not done.is_set():
+            os.pwrite(out, block, 598_016)
+        os.close(out)
 
     with dirty_card(tmp_path) as device:
         thread = threading.Thread(target=spoil)

@@ -97,7 +97,7 @@ def test_card_file_is_the_image_with_the_patch_and_its_holes(tmp_path: Path, ima
     assert card.read_bytes() == loopdev.patched(DATA, patch)
     assert card.stat().st_mode & 0o777 == 0o600  # it holds the node's key
     assert card.stat().st_blocks * 512 < SIZE - MIB  # zeros are holes
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob("*.piflash-partial"))
     assert progress.total("pi1", Phase.WRITE) == SIZE
 
 
@@ -162,7 +162,7 @@ def test_delivery_is_recorded_after_the_verification_and_before_the_mbr(
     progress = Log()
 
     def before(plan: CardPlan) -> None:
-        with (tmp_path / "pi1.img.partial").open("rb") as card:
+        with (tmp_path / "pi1.img.piflash-partial").open("rb") as card:
             seen.append(card.read(MIB))
         assert progress.events[-1] == ("finish", "pi1", Phase.VERIFY)
 
@@ -249,7 +249,7 @@ def test_flipped_byte_is_found_with_its_place(tmp_path: Path, image: Image) -> N
 
     def flip(what: str, phase: Phase) -> None:
         if phase is Phase.VERIFY:
-            with (tmp_path / "pi1.img.partial").open("r+b") as card:
+            with (tmp_path / "pi1.img.piflash-partial").open("r+b") as card:
                 card.seek(at)
                 byte = card.read(1)[0]
                 card.seek(at)
@@ -289,7 +289,7 @@ def test_interrupt_leaves_an_existing_card_file_as_it_was(
     assert outcome.error.message.endswith("interrupted; pi1.img as it was before is kept")
     assert "piflash --node pi1" in outcome.error.hint
     assert old.read_bytes() == b"the card of yesterday"
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob("*.piflash-partial"))
 
 
 def test_every_error_says_what_the_card_is_and_what_to_type(tmp_path: Path, image: Image) -> None:
