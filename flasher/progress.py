@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import NoReturn, TextIO
+from typing import NoReturn, TextIO, cast
 
 from tqdm import tqdm
 
@@ -25,10 +26,30 @@ def for_stream(stream: TextIO | None = None, *, quiet: bool = False) -> Progress
 
     `quiet`: only say() is shown, for jobs whose result is read by a program.
     """
-    out = sys.stderr if stream is None else stream
+    # cast: it passes on whatever else of TextIO is asked for.
+    out = cast("TextIO", _Forgiving(sys.stderr if stream is None else stream))
     if quiet:
         return Quiet(out)
     return Bars(out) if out.isatty() else Lines(out)
+
+
+class _Forgiving:
+    """A stream that nobody has to read: a card is written to its end whoever left the pipe."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 class Quiet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import stat
@@ -201,3 +202,67 @@ def test_existing_file_that_is_no_card_is_kept_unless_forced(
     assert "foreign-file" in capfd.readouterr().err
     assert cli.run([*argv, "--force", "foreign-file"]) == 0
     assert cli.run(argv) == 0, "its own card needs no force"
+
+
+@pytest.mark.parametrize("life", ["booted", "appended", "zipped"])
+def test_backup_of_a_card_is_not_replaced_without_force(
+    life: str, home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    need("mkfs.vfat", "mcopy", "mke2fs")
+    image = baseimage.build(home / "base.img", geometry=baseimage.Geometry(root_mib=8))
+    cluster = write_cluster(home, image=str(image))
+    backup = home / "pi1.img"
+    argv = ["--cluster", str(cluster), "--node", "pi1", str(backup), "--yes"]
+    assert cli.run(argv) == 0, capfd.readouterr().err
+    if life == "booted":  # the first boot takes the key from the FAT
+        baseimage.run("mdel", "-i", f"{backup}@@1M", "::piflash/identity/node.key")
+    elif life == "appended":
+        with backup.open("r+b") as out:
+            out.truncate(backup.stat().st_size + (32 << 20))
+    else:
+        archive = baseimage.zip_image(backup, home / "pi1.zip")
+        archive.replace(backup)
+    before = backup.stat().st_mtime_ns
+    assert cli.run(argv) == 4
+    assert "foreign-file" in capfd.readouterr().err
+    assert backup.stat().st_mtime_ns == before
+
+
+def test_target_inside_the_clusters_memory_is_refused(
+    home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    need("mkfs.vfat", "mcopy", "mke2fs")
+    image = baseimage.build(home / "base.img", geometry=baseimage.Geometry(root_mib=8))
+    cluster = write_cluster(home, image=str(image))
+    argv = ["--cluster", str(cluster), "--node", "pi1"]
+    assert cli.run([*argv, str(home / "a.img"), "--yes"]) == 0
+    assert cli.run([*argv, str(home / ".piflash" / "secrets" / "a.img"), "--yes"]) == 4
+    assert "memory" in capfd.readouterr().err
+
+
+def test_image_swapped_after_the_plan_is_not_written(
+    home: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The patch was planned for another image: the card would be a mixture that looks whole."""
+    need("mkfs.vfat", "mcopy", "mke2fs")
+    image = baseimage.build(home / "base.img", geometry=baseimage.Geometry(root_mib=8))
+    files = {**baseimage.BOOT_FILES, "another.bin": b"another" * 9999}
+    other = baseimage.build(
+        home / "other.img", geometry=baseimage.Geometry(root_mib=8), files=files
+    )
+    cluster = write_cluster(home, image=str(image))
+
+    class Swapping(io.StringIO):
+        """A terminal at which somebody rebuilds the image before typing the name."""
+
+        def isatty(self) -> bool:
+            return True
+
+        def readline(self, *_args: object) -> str:
+            other.replace(image)
+            return "pi1\n"
+
+    monkeypatch.setattr("sys.stdin", Swapping())
+    assert cli.run(["--cluster", str(cluster), "--node", "pi1", str(home / "pi1.img")]) == 5
+    assert not list(home.glob("pi1.img*"))
+    assert "SHA-256" in capfd.readouterr().err

@@ -95,9 +95,27 @@ def test_reader_of_stdout_that_left_changes_nothing(project: Path) -> None:
     assert (project / "pi1.img").exists()
 
 
+def test_reader_of_stderr_that_left_does_not_stop_a_card(project: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*ENTRY, "--node", "pi1", "pi1.img", "--yes"],
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=writer,
+        text=True,
+        env=environment(project),
+        timeout=60,
+    )
+    os.close(writer)
+    assert done.returncode == 0
+    assert "written and verified" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("shell", "code"),
     [
+        ("2>/dev/full --node pi1 pi1.img --yes", 0),
         ("<&- --node pi1 pi1.img", 12),
         ("2>&- --node pi1 pi1.img --yes", 0),
         (">&- --node pi1 pi1.img --yes", 0),
