@@ -51,7 +51,7 @@ def find_member(file: StoredFile) -> Member:
     except _DIRECTORY_ERRORS as error:
         raise file.damaged(f"the zip's directory is damaged or cut off ({error})") from None
     if len(infos) != 1:
-        names = ", ".join(info.filename for info in infos[:5]) or "nothing"
+        names = ", ".join(repr(info.filename) for info in infos[:5]) or "nothing"
         raise ImageError(
             f"{file.path}: the zip must hold one image and holds {len(infos)} files ({names})",
             hint="unpack it and name the image itself",
@@ -61,11 +61,12 @@ def find_member(file: StoredFile) -> Member:
         raise file.damaged("the zip's directory is damaged: its data starts before the file")
     if info.flag_bits & _ENCRYPTED:
         raise ImageError(
-            f"{file.path}: {info.filename} is encrypted", hint="unpack it and name the image itself"
+            f"{file.path}: {info.filename!r} is encrypted",
+            hint="unpack it and name the image itself",
         )
     if info.compress_type not in _METHODS:
         raise ImageError(
-            f"{file.path}: {info.filename} is packed with method {info.compress_type}, only "
+            f"{file.path}: {info.filename!r} is packed with method {info.compress_type}, only "
             f"{' and '.join(_METHODS.values())} can be read",
             hint="unpack it and name the image itself, or pack it again with: zip",
         )
@@ -158,4 +159,4 @@ class ZipDecoder:
             raise self._wrong("is followed by data that is not its own")
 
     def _wrong(self, what: str) -> ImageError:
-        return self._file.damaged(f"{self._member.name} in the zip {what}")
+        return self._file.damaged(f"{self._member.name!r} in the zip {what}")
