@@ -189,7 +189,7 @@ moves = st.lists(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(moves)
 def test_whatever_is_minted_and_delivered_in_any_order_no_epoch_is_founded_twice(
     taken: list[tuple[str, str | int, int, bool]],

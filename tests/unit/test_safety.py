@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flasher import safety
@@ -119,6 +119,7 @@ devices = st.builds(
 )
 
 
+@settings(max_examples=50)
 @given(devices, st.sets(st.sampled_from(safety.CODES)))
 def test_allow_lifts_exactly_what_it_names_and_may_lift(
     device: BlockDevice, allow: set[str]
@@ -128,6 +129,7 @@ def test_allow_lifts_exactly_what_it_names_and_may_lift(
     assert safety.judge(device, need=10**9, allow=allow) == expected
 
 
+@settings(max_examples=50)
 @given(devices)
 def test_writes_only_what_is_whole_idle_writable_and_attached_as_a_card(
     device: BlockDevice,
@@ -151,6 +153,7 @@ def test_writes_only_what_is_whole_idle_writable_and_attached_as_a_card(
     assert device.kind is not DeviceKind.DISK or device.bus is not Bus.OTHER or device.removable
 
 
+@settings(max_examples=50)
 @given(devices)
 def test_every_refusal_has_a_reason_that_names_the_device_and_a_remedy(device: BlockDevice) -> None:
     for refusal in safety.judge(device, need=10**9, allow=()):

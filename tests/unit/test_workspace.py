@@ -22,9 +22,12 @@ ONE = spec()
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """A workspace of cluster `home` with the fixed authority."""
-    made = tmp_path / ".piflash"
-    made.mkdir(mode=0o700)
+    return make(tmp_path / ".piflash")
+
+
+def make(made: Path) -> Path:
+    """Make a workspace of cluster `home` with the fixed authority."""
+    made.mkdir(mode=0o700, parents=True)
     (made / "authority.json").write_text(records.dump_authority(authority()))
     (made / "state.json").write_text(records.dump_state(State("home", ())))
     return made
@@ -249,7 +252,7 @@ def test_a_lost_state_is_never_begun_anew_beside_an_authority(
 
 
 def test_names_who_holds_the_lock(directory: Path) -> None:
-    opened = Workspace.open(directory, cluster="home", lock_seconds=0.1)
+    opened = Workspace.open(directory, cluster="home", lock_seconds=0.01)
     (directory / "lock.holder").write_text("4711\n")
     with (
         filelock.FileLock(directory / "lock"),
@@ -266,8 +269,7 @@ def test_reading_needs_no_lock(directory: Path, opened: Workspace) -> None:
 
 
 def test_commands_of_a_hint_can_be_pasted(tmp_path: Path) -> None:
-    directory = tmp_path / "my pi's" / ".piflash"
-    directory.parent.mkdir()
+    directory = make(tmp_path / "my pi's" / ".piflash")
     opened = Workspace.open(directory, cluster="home")
     (directory / "secrets" / "minio").write_text("\n")
     with pytest.raises(WorkspaceError) as empty:

@@ -23,6 +23,7 @@ from flasher.plan import CardPlan
 from tests.support import loopdev
 
 SIZE = 9 * MIB + 512
+LIMIT = 10.0  # seconds; a job that is not done then waits for ever
 DATA = loopdev.image_bytes(SIZE)
 
 
@@ -66,12 +67,13 @@ def write(
     stop: threading.Event | None = None,
     before: Callable[[CardPlan], None] = nothing,
 ) -> tuple[writer.Outcome, ...]:
-    return writer.write(
-        plans,
-        progress=progress or Log(),
-        stop=stop or threading.Event(),
-        before_bootable=before,
-    )
+    stop = stop or threading.Event()
+    watchdog = threading.Timer(LIMIT, stop.set)
+    watchdog.start()
+    try:
+        return writer.write(plans, progress=progress or Log(), stop=stop, before_bootable=before)
+    finally:
+        watchdog.cancel()
 
 
 @pytest.fixture
@@ -117,7 +119,7 @@ def sorted_runs(drawn: list[tuple[int, bytes]]) -> tuple[Run, ...]:
     return tuple(runs)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(RUNS, st.integers(0, 3), st.binary(min_size=1, max_size=7))
 def test_any_patch_is_applied_to_its_own_card_only(
     tmp_path_factory: pytest.TempPathFactory,
@@ -188,7 +190,7 @@ def test_delivery_is_recorded_for_one_card_at_a_time(tmp_path: Path, image: Imag
     def before(plan: CardPlan) -> None:
         assert not inside
         inside.append(plan.node)
-        threading.Event().wait(0.02)
+        threading.Event().wait(0.005)
         inside.remove(plan.node)
 
     plans = [file_plan(tmp_path, image, node=f"pi{n}") for n in range(4)]

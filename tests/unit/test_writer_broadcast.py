@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from flasher.broadcast import Broadcast, End, Feed, StoppedError
@@ -15,12 +17,22 @@ from flasher.errors import ImageError
 from flasher.model import MIB
 
 SIZE = 4096
+# Whoever still waits after so long waits for ever; StoppedError then fails the test.
+LIMIT = 2.0
 
 
-def make(readers: int, *, count: int = 3) -> tuple[Broadcast, list[Feed], threading.Event]:
+@contextmanager
+def made(
+    readers: int, *, count: int = 3
+) -> Iterator[tuple[Broadcast, list[Feed], threading.Event]]:
     stop = threading.Event()
+    watchdog = threading.Timer(LIMIT, stop.set)
+    watchdog.start()
     broadcast = Broadcast(stop=stop, buffer=SIZE, count=count)
-    return broadcast, [broadcast.feed() for _ in range(readers)], stop
+    try:
+        yield broadcast, [broadcast.feed() for _ in range(readers)], stop
+    finally:
+        watchdog.cancel()
 
 
 def send(broadcast: Broadcast, chunks: int) -> int:
@@ -48,7 +60,8 @@ def receive(feed: Feed, *, leave_after: int | None = None, pause: float = 0) -> 
     return got
 
 
-@settings(max_examples=30, deadline=None)
+# Not shrunk: each failing example may take LIMIT.
+@settings(max_examples=20, deadline=None, phases=[Phase.generate])
 @given(
     st.integers(0, 40),
     st.lists(st.one_of(st.none(), st.integers(1, 40)), min_size=1, max_size=4),
@@ -57,18 +70,18 @@ def receive(feed: Feed, *, leave_after: int | None = None, pause: float = 0) -> 
 def test_every_card_that_stays_gets_every_chunk_in_order(
     chunks: int, leaves: list[int | None], count: int
 ) -> None:
-    broadcast, feeds, _ = make(len(leaves), count=count)
     results: dict[int, list[int]] = {}
 
     def card(number: int) -> None:
         results[number] = receive(feeds[number], leave_after=leaves[number])
 
-    threads = [threading.Thread(target=card, args=(n,)) for n in range(len(leaves))]
-    for thread in threads:
-        thread.start()
-    send(broadcast, chunks)
-    for thread in threads:
-        thread.join(5)
+    with made(len(leaves), count=count) as (broadcast, feeds, _):
+        threads = [threading.Thread(target=card, args=(n,)) for n in range(len(leaves))]
+        for thread in threads:
+            thread.start()
+        send(broadcast, chunks)
+        for thread in threads:
+            thread.join(2 * LIMIT)
     for number, leave in enumerate(leaves):
         whole = list(range(chunks))
         assert results[number] == (whole if leave is None else whole[:leave])
@@ -76,47 +89,47 @@ def test_every_card_that_stays_gets_every_chunk_in_order(
 
 
 def test_slow_card_holds_the_reader_back_by_the_buffers_only() -> None:
-    broadcast, (fast, slow), _ = make(2, count=3)
-    reader = threading.Thread(target=send, args=(broadcast, 5))
-    reader.start()
-    for _ in range(3):
-        chunk = fast.take()
-        assert not isinstance(chunk, End)
-        fast.release(chunk)
-    reader.join(0.2)
-    assert reader.is_alive()  # all three buffers wait for the slow one
-    slow.leave()
-    assert receive(fast) == [3, 4]
-    reader.join(5)
-    assert not reader.is_alive()
+    with made(2, count=3) as (broadcast, (fast, slow), _):
+        reader = threading.Thread(target=send, args=(broadcast, 5))
+        reader.start()
+        for _ in range(3):
+            chunk = fast.take()
+            assert not isinstance(chunk, End)
+            fast.release(chunk)
+        reader.join(0.05)
+        assert reader.is_alive()  # all three buffers wait for the slow one
+        slow.leave()
+        assert receive(fast) == [3, 4]
+        reader.join(2 * LIMIT)
+        assert not reader.is_alive()
 
 
 def test_reader_ends_when_no_card_is_left() -> None:
-    broadcast, feeds, _ = make(2)
-    for feed in feeds:
-        feed.leave()
-    assert send(broadcast, 3) == 0
+    with made(2) as (broadcast, feeds, _):
+        for feed in feeds:
+            feed.leave()
+        assert send(broadcast, 3) == 0
 
 
 def test_failure_of_the_image_reaches_every_card_at_once() -> None:
-    broadcast, feeds, _ = make(2)
-    send(broadcast, 1)
-    broadcast.end(ImageError("truncated"))
-    for feed in feeds:
-        with pytest.raises(ImageError, match="truncated"):
-            feed.take()
+    with made(2) as (broadcast, feeds, _):
+        send(broadcast, 1)
+        broadcast.end(ImageError("truncated"))
+        for feed in feeds:
+            with pytest.raises(ImageError, match="truncated"):
+                feed.take()
 
 
 def test_stop_wakes_whoever_waits() -> None:
-    broadcast, (feed,), stop = make(1, count=1)
-    assert broadcast.buffer()
-    threading.Timer(0.05, stop.set).start()
-    began = time.monotonic()
-    with pytest.raises(StoppedError):
-        broadcast.buffer()
-    with pytest.raises(StoppedError):
-        feed.take()
-    assert time.monotonic() - began < 1
+    with made(1, count=1) as (broadcast, (feed,), stop):
+        assert broadcast.buffer()
+        threading.Timer(0.01, stop.set).start()
+        began = time.monotonic()
+        with pytest.raises(StoppedError):
+            broadcast.buffer()
+        with pytest.raises(StoppedError):
+            feed.take()
+        assert time.monotonic() - began < LIMIT / 2
 
 
 # --- the probes for cards that lie about their size ---------------------------------------------

@@ -118,9 +118,8 @@ def test_refuses_the_permit_of_another_cluster_or_node() -> None:
 
 
 def test_refuses_another_key() -> None:
-    other = rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
     with pytest.raises(PermitError, match="not 256 bytes"):
-        check(signed(), by=f"{other.public_numbers().n:x}")
+        check(signed(), by=f"{key().public_numbers.n >> 1024 | 1:x}")
     with pytest.raises(PermitError, match="not that of this cluster's permit key"):
         check(signed(), by=f"{key().public_numbers.n + 2:x}")
 
@@ -231,7 +230,7 @@ def test_refuses_a_permit_key_that_is_none(weak: str, message: str) -> None:
         verify(signed(), modulus=weak, cluster="home", node="pi1")
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(st.data())
 def test_any_flipped_bit_is_refused(data: st.DataObject) -> None:
     text = bytearray(signed().rstrip("\n").encode())
@@ -241,7 +240,7 @@ def test_any_flipped_bit_is_refused(data: st.DataObject) -> None:
         check(text.decode("latin-1"))
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(st.text(max_size=200) | st.builds(lambda p, s: text_of(p, s), st.binary(), st.text()))
 def test_any_text_is_refused_in_one_way(text: str) -> None:
     with pytest.raises(PermitError):
