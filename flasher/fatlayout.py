@@ -16,6 +16,7 @@ from flasher.errors import ImageError
 FIRST_CLUSTER = 2
 DAMAGED = "the image is damaged: get it again with `piflash fetch`, or name another with --image"
 _LARGEST_TABLE = 32 << 20
+_MOST_COPIES = 2  # what mkfs.vfat and Windows make; fatgen103 allows 255
 _BITS_MASK = {12: 0xFFF, 16: 0xFFFF, 32: 0x0FFFFFFF}
 
 
@@ -29,7 +30,9 @@ class Layout:
     """The geometry of a volume; all offsets and sizes in bytes, from the start of the volume.
 
     `bits` is 12, 16 or 32. FAT12 and FAT16 have the fixed root at `root_offset`, `root_size` long;
-    FAT32 has `root_cluster`. `infos`: where FSInfo sectors may lie. `size`: of the whole volume.
+    FAT32 has `root_cluster`. `table_size`: from one copy of the FAT to the next, of which
+    `table_used`, in whole sectors, holds entries; what follows means nothing. `infos`: where FSInfo
+    sectors may lie. `size`: of the whole volume.
     """
 
     bits: int
@@ -38,6 +41,7 @@ class Layout:
     cluster_count: int
     table_offset: int
     table_size: int
+    table_used: int
     table_copies: int
     root_offset: int
     root_size: int
@@ -61,8 +65,8 @@ def parse(boot: bytes) -> Layout:
     """Read the boot sector (its first 512 bytes). ImageError if it is not that of a FAT volume."""
     if len(boot) < 512 or boot[510:512] != b"\x55\xaa":
         raise damaged("not a FAT file system: its first sector does not end in 55aa")
-    sector, per_cluster, reserved, copies, root_entries, total16, _, size16 = struct.unpack_from(
-        "<HBHBHHBH", boot, 11
+    sector, per_cluster, reserved, copies, root_entries, total16, media, size16 = (
+        struct.unpack_from("<HBHBHHBH", boot, 11)
     )
     total32, size32, flags, version, root_cluster, info, backup = struct.unpack_from(
         "<IIHHIHH", boot, 32
@@ -74,9 +78,9 @@ def parse(boot: bytes) -> Layout:
             f"not a FAT file system: {per_cluster} sectors a cluster, {reserved} reserved sectors, "
             f"{copies} FATs"
         )
+    _refuse_foreign(media, copies, root_bytes=root_entries * 32, sector=sector)
     table, total = size16 or size32, total16 or total32
-    root_sectors = -(-root_entries * 32 // sector)
-    data = reserved + copies * table + root_sectors
+    data = reserved + copies * table + root_entries * 32 // sector
     count = (total - data) // per_cluster
     if table == 0 or count < 1:
         raise damaged(f"not a FAT file system: {total} sectors, of which a FAT has {table}")
@@ -90,7 +94,8 @@ def parse(boot: bytes) -> Layout:
         cluster_size=per_cluster * sector,
         cluster_count=count,
         table_offset=reserved * sector,
-        table_size=_table_size(count, bits, table * sector),
+        table_size=table * sector,
+        table_used=_table_used(count, bits, room=table * sector, sector=sector),
         table_copies=copies,
         root_offset=(reserved + copies * table) * sector,
         root_size=root_entries * 32,
@@ -101,6 +106,19 @@ def parse(boot: bytes) -> Layout:
         mirrored=not (wide and flags & 0x80),
         label=boot[0x47:0x52] if wide else boot[0x2B:0x36],
     )
+
+
+def _refuse_foreign(media: int, copies: int, *, root_bytes: int, sector: int) -> None:
+    """ImageError on what fatgen103 forbids or nobody makes; Linux or mtools refuse it too."""
+    if media != 0xF0 and media < 0xF8:
+        raise damaged(f"not a FAT file system: media byte {media:#04x}, not 0xf0 or 0xf8 to 0xff")
+    if root_bytes % sector:
+        raise damaged(f"its root folder of {root_bytes} bytes does not fill sectors of {sector}")
+    if copies > _MOST_COPIES:
+        raise ImageError(
+            f"boot partition: {copies} FATs; {_MOST_COPIES} are supported",
+            hint="use an image whose boot partition was made by mkfs.vfat with its usual 2 FATs",
+        )
 
 
 def _bits(count: int, *, wide: bool, root_entries: int) -> int:
@@ -115,7 +133,7 @@ def _bits(count: int, *, wide: bool, root_entries: int) -> int:
     return bits
 
 
-def _table_size(count: int, bits: int, room: int) -> int:
+def _table_used(count: int, bits: int, *, room: int, sector: int) -> int:
     used = -(-(count + FIRST_CLUSTER) * bits // 8)
     if used > room:
         raise damaged(f"{count} clusters, but the FAT has room for {room * 8 // bits - 2} only")
@@ -124,7 +142,7 @@ def _table_size(count: int, bits: int, room: int) -> int:
             f"boot partition: a FAT of {used} bytes; {_LARGEST_TABLE} are supported",
             hint="use an image with a smaller boot partition or larger clusters",
         )
-    return room
+    return -(-used // sector) * sector
 
 
 def _infos(info: int, backup: int, reserved: int, sector: int) -> tuple[int, ...]:

@@ -68,7 +68,7 @@ class FatVolume:
         self._copies = [
             layout.table_offset + i * layout.table_size for i in range(layout.table_copies)
         ]
-        first, *others = (self._overlay.original(at, layout.table_size) for at in self._copies)
+        first, *others = (self._overlay.original(at, layout.table_used) for at in self._copies)
         self._table = fatlayout.Table(first, layout)
         used = self._table.used_bytes
         self._same = all(other[:used] == first[:used] for other in others)

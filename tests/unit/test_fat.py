@@ -42,6 +42,22 @@ class Memory:
         return Memory(after)
 
 
+@dataclass
+class Sparse:
+    """A volume of zeros but for a few pieces, each within its sector, that notes what is read."""
+
+    pieces: dict[int, bytes]
+    reads: list[tuple[int, int]] = field(default_factory=list)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        self.reads.append((offset, size))
+        data = bytearray(size)
+        for at, piece in self.pieces.items():
+            if offset <= at < offset + size:
+                data[at - offset : at - offset + len(piece)] = piece
+        return bytes(data)
+
+
 def boot_sector(
     clusters: int, *, wide: bool, per_cluster: int = 1, table: int | None = None
 ) -> bytes:
@@ -139,6 +155,11 @@ BAD_BOOTS = {
     "too small": changed(BOOT, 19, b"\5\0"),
     "FAT too small for the clusters": changed(BOOT32, 36, b"\x01\0\0\0"),
     "version": changed(BOOT32, 42, b"\1\0"),
+    "media 0x00": changed(BOOT, 21, b"\0"),
+    "media 0xf7": changed(BOOT32, 21, b"\xf7"),
+    "a root of 65 entries": changed(BOOT, 17, b"\x41\0"),
+    "three FATs": changed(BOOT, 16, b"\3"),
+    "255 FATs": changed(BOOT32, 16, b"\xff"),
     "a FAT beyond all measure": changed(changed(BOOT32, 36, b"\0\0\x40\0"), 32, b"\xff" * 4),
 }
 
@@ -148,6 +169,23 @@ def test_refuses_what_is_no_fat_volume(boot: bytes) -> None:
     with pytest.raises(ImageError) as caught:
         fat.FatVolume(Memory(bytearray(boot)))
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("media", [0xF0, 0xF8, 0xFF])
+def test_takes_the_media_bytes_that_linux_takes(media: int) -> None:
+    assert fatlayout.parse(changed(BOOT, 21, bytes([media]))).bits == 12
+
+
+def test_reads_of_a_fat_only_what_its_clusters_need() -> None:
+    boot = boot_sector(70000, wide=True, table=600 << 11)
+    layout = fatlayout.parse(boot)
+    head = b"\xf8\xff\xff\x0f\xff\xff\xff\x0f" * 2
+    sparse = Sparse({0: boot} | {layout.table_offset + i * (600 << 20): head for i in range(2)})
+    runs = fat.patch(sparse, {"config.txt": b"1"}, when=WHEN)
+    assert layout.table_used == -(-70002 * 4 // SECTOR) * SECTOR
+    assert max(size for _, size in sparse.reads) == layout.table_used
+    starts = [run.offset for run in runs]
+    assert starts[:3] == [SECTOR * 32, SECTOR * 32 + (600 << 20), layout.data_offset]
 
 
 def test_refuses_volume_larger_than_its_partition() -> None:
