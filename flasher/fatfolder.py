@@ -5,12 +5,20 @@ Knows slots and names; where its clusters lie and how it gets more is the volume
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flasher import fatnames
 from flasher.fatnames import FOLDER, SLOT, NewName, Record
 
 MOST_SLOTS = 65536  # fatgen103: a folder is never longer than 2 MiB
+
+
+@dataclass(frozen=True)
+class Index:
+    """The entries of a folder by folded name, long and short, and all short names in use."""
+
+    by_name: dict[str, Record]
+    shorts: frozenset[bytes]
 
 
 @dataclass
@@ -20,6 +28,7 @@ class Folder:
     clusters: list[int]
     content: bytearray
     touched: bool = False
+    _index: Index | None = field(default=None, repr=False)
 
     @property
     def slots(self) -> int:
@@ -29,6 +38,18 @@ class Folder:
     def records(self, *, cluster_mask: int) -> list[Record]:
         """Give all entries, dots and label included."""
         return fatnames.records(self.content, cluster_mask=cluster_mask)
+
+    def index(self, *, cluster_mask: int) -> Index:
+        """Give what finds entries by name, the first of each name. Kept until an edit."""
+        if self._index is None:
+            found = self.records(cluster_mask=cluster_mask)
+            by_name: dict[str, Record] = {}
+            for record in found:
+                if not (record.is_label or record.is_dot):
+                    for name in record.calls:
+                        by_name.setdefault(name, record)
+            self._index = Index(by_name, frozenset(record.short for record in found))
+        return self._index
 
     def place(self, count: int) -> int:
         """Give the first of `count` free slots in a row; it may lie partly behind the end."""
@@ -49,7 +70,7 @@ class Folder:
     def put(self, at: int, slots: bytes) -> None:
         """Put slots at a place."""
         self.content[at * SLOT : at * SLOT + len(slots)] = slots
-        self.touched = True
+        self._edited()
 
     def update(self, record: Record, *, cluster: int, size: int, when: int) -> None:
         """Give an entry other content, keeping its names and attributes."""
@@ -60,7 +81,11 @@ class Folder:
         """Mark all slots of an entry as free."""
         for slot in range(record.first, record.last + 1):
             self.content[slot * SLOT] = fatnames.DELETED
+        self._edited()
+
+    def _edited(self) -> None:
         self.touched = True
+        self._index = None
 
 
 def empty(cluster: int, *, parent: int, cluster_size: int, when: int) -> Folder:

@@ -52,6 +52,11 @@ class Layout:
     mirrored: bool
     label: bytes
 
+    @property
+    def cluster_mask(self) -> int:
+        """Which bits of a directory entry's two halves are its first cluster."""
+        return _BITS_MASK[32] if self.bits == 32 else 0xFFFF
+
     def offset_of(self, cluster: int) -> int:
         """Give the offset of a cluster's first byte."""
         return self.data_offset + (cluster - FIRST_CLUSTER) * self.cluster_size

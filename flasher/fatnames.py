@@ -22,6 +22,7 @@ _LAST = 0x40
 _LOWER_BASE, _LOWER_EXTENSION = 0x08, 0x10
 _UNITS = 13  # UTF-16 units in one slot of a long name
 _MOST_UNITS = 255
+_MOST_LONG_SLOTS = 20  # they hold 260 units; Linux takes no more either
 _FORBIDDEN = frozenset('"*/:<>?\\|') | {chr(i) for i in range(32)} | {"\x7f"}
 _SHORT = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'()-@^_`{}~")
 _FLOOR = datetime(1980, 1, 1, tzinfo=timezone.utc)
@@ -55,9 +56,10 @@ class Record:
         """Whether it is the volume's label, not a file."""
         return bool(self.attributes & VOLUME)
 
-    def is_called(self, name: str) -> bool:
-        """Whether the name opens this entry: long or short, upper and lower case being the same."""
-        return fold(name) in (fold(self.name), fold(short_text(self.short, lower=0)))
+    @property
+    def calls(self) -> tuple[str, str]:
+        """The folded names that open this entry: its long and its short one."""
+        return fold(self.name), fold(short_text(self.short, lower=0))
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class NewName:
 
 def fold(name: str) -> str:
     """Give the form in which two names are the same to FAT: upper case, one character for one."""
+    if name.isascii():
+        return name.upper()
     return "".join(upper if len(upper := char.upper()) == 1 else char for char in name)
 
 
@@ -93,7 +97,11 @@ def records(slots: bytes | bytearray, *, cluster_mask: int) -> list[Record]:
         if slot[0] == DELETED:
             pending = []
         elif slot[11] & _LONG_MASK == _LONG:
-            pending = [slot] if slot[0] & _LAST else [*pending, slot]
+            if slot[0] & _LAST:
+                pending = []
+            # One more than there may be tells that there were too many.
+            if len(pending) <= _MOST_LONG_SLOTS:
+                pending.append(slot)
         else:
             found.append(_record(slot, index, pending, cluster_mask))
             pending = []
@@ -116,8 +124,10 @@ def _record(slot: bytes, index: int, pending: list[bytes], cluster_mask: int) ->
 
 def _joined(pending: list[bytes], short: bytes) -> str | None:
     """Give the long name of the slots before a short name, None unless they belong to it."""
+    if not 0 < len(pending) <= _MOST_LONG_SLOTS:
+        return None
     numbers = [slot[0] & ~_LAST for slot in pending]
-    if not pending or numbers != list(range(len(pending), 0, -1)):
+    if numbers != list(range(len(pending), 0, -1)):
         return None
     if any(slot[13] != _checksum(short) for slot in pending):
         return None

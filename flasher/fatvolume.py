@@ -47,6 +47,11 @@ def too_full(what: str, *, needed: int, free: int) -> ImageError:
     )
 
 
+def _refuse_nowhere(record: Record | None, owner: str) -> None:
+    if record and record.is_folder and record.cluster == 0:
+        raise damaged(f"folder {record.name!r} in {owner!r} has no cluster")
+
+
 class FatVolume:
     """A FAT volume and the edits made to it so far; the source never changes.
 
@@ -262,18 +267,19 @@ class FatVolume:
         return self._folders[key]
 
     def _records(self, key: int, owner: str) -> list[Record]:
-        mask = self._table.mask if self._layout.bits == 32 else 0xFFFF
-        return self._folder(key, owner).records(cluster_mask=mask)
+        return self._folder(key, owner).records(cluster_mask=self._layout.cluster_mask)
 
     def _files(self, key: int, owner: str) -> list[Record]:
         found = [r for r in self._records(key, owner) if not (r.is_label or r.is_dot)]
         for record in found:
-            if record.is_folder and record.cluster == 0:
-                raise damaged(f"folder {record.name!r} in {owner!r} has no cluster")
+            _refuse_nowhere(record, owner)
         return found
 
     def _named(self, key: int, name: str, owner: str) -> Record | None:
-        return next((r for r in self._files(key, owner) if r.is_called(name)), None)
+        index = self._folder(key, owner).index(cluster_mask=self._layout.cluster_mask)
+        record = index.by_name.get(fatnames.fold(name))
+        _refuse_nowhere(record, owner)
+        return record
 
     def _find(self, path: str) -> Record | None:
         *folders, name = path.split("/")
@@ -324,9 +330,9 @@ class FatVolume:
         self, key: int, name: str, attributes: int, cluster: int, size: int, path: str
     ) -> None:
         fatnames.refuse_name(name, path=path)
-        taken = (record.short for record in self._records(key, path))
-        new = fatnames.new_name(name, taken=taken)
         folder = self._folder(key, path)
+        shorts = folder.index(cluster_mask=self._layout.cluster_mask).shorts
+        new = fatnames.new_name(name, taken=shorts)
         at = self._room(folder, new.slots, path)
         slots = fatnames.encode(
             new, attributes=attributes, cluster=cluster, size=size, when=self._when

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flasher import fat, fatlayout, fatnames
+from flasher import fat, fatfolder, fatlayout, fatnames
 from flasher.errors import ImageError
 from flasher.fatnames import NewName
 
@@ -271,7 +272,7 @@ def test_every_name_is_refused_or_read_back(name: str) -> None:
     (record,) = fatnames.records(raw, cluster_mask=0x0FFFFFFF)
     assert (record.name, record.cluster, record.size) == (name, 70000, 9)
     assert (record.first, record.last) == (0, new.slots - 1)
-    assert record.is_called(name)
+    assert fatnames.fold(name) in record.calls
     assert not set(new.short) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'()-@^_`{}~ ")
 
 
@@ -317,6 +318,42 @@ def test_long_name_that_belongs_to_another_entry_is_not_taken() -> None:
     root = fatlayout.parse(bytes(source.data[:512])).root_offset
     source.data[root + 32 : root + 43] = b"OTHER   TXT"
     assert [entry.path for entry in fat.FatVolume(source).walk()] == ["OTHER.TXT"]
+
+
+ORPHAN = b"\x01" + b"A\0" * 5 + b"\x0f\0\0" + b"A\0" * 6 + b"\0\0" + b"A\0" * 2
+
+
+def test_folders_full_of_long_name_slots_take_no_time_to_speak_of() -> None:
+    slots = ORPHAN * fatfolder.MOST_SLOTS
+    start = time.process_time()
+    assert fatnames.records(slots, cluster_mask=0xFFFF) == []
+    # A tenth of a second; the square of 65,536 slots took some four.
+    assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize(("count", "long"), [(20, True), (21, False)])
+def test_a_long_name_has_at_most_twenty_slots(count: int, long: bool) -> None:
+    name = "x" * 13 * count
+    raw = fatnames.encode(
+        NewName(b"X          ", 0, name), attributes=0x20, cluster=0, size=0, when=0
+    )
+    (record,) = fatnames.records(raw, cluster_mask=0xFFFF)
+    assert (record.name, record.first) == ((name, 0) if long else ("X", count))
+
+
+def test_a_folder_is_parsed_once_for_all_lookups_and_anew_after_an_edit() -> None:
+    folder = fatfolder.empty(5, parent=0, cluster_size=512, when=WHEN)
+    before = folder.index(cluster_mask=0xFFFF)
+    assert folder.index(cluster_mask=0xFFFF) is before
+    new = fatnames.new_name("Some File.txt", taken=before.shorts)
+    folder.put(2, fatnames.encode(new, attributes=0x20, cluster=0, size=0, when=WHEN))
+    added = folder.index(cluster_mask=0xFFFF)
+    assert set(added.by_name) == {"SOME FILE.TXT", "SOMEFI~1.TXT"}
+    folder.update(added.by_name["SOME FILE.TXT"], cluster=9, size=1, when=WHEN)
+    updated = folder.index(cluster_mask=0xFFFF).by_name["SOMEFI~1.TXT"]
+    assert (updated.cluster, updated.size) == (9, 1)
+    folder.delete(updated)
+    assert folder.index(cluster_mask=0xFFFF) == before
 
 
 def test_file_is_found_by_its_short_name_and_in_any_case() -> None:
