@@ -16,6 +16,8 @@ from flasher.permits import Flash
 
 VERSION = 1
 
+_MOST_FLASHES = 2**31
+_LATEST = 253_402_300_799  # 9999-12-31T23:59:59Z, the last second that datetime knows
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -105,10 +107,10 @@ def _flash(item: Mapping[str, object]) -> Flash:
     permit = item.get("permit")
     ticket = Ticket(
         node=_text(item, "node"),
-        generation=_number(item, "generation"),
-        epoch=_number(item, "epoch"),
+        generation=_number(item, "generation", 1, _MOST_FLASHES),
+        epoch=_number(item, "epoch", 1, _MOST_FLASHES),
         permit=None if permit is None else PermitKind(permit),
-        flashed_at=_number(item, "flashed_at"),
+        flashed_at=_number(item, "flashed_at", 0, _LATEST),
     )
     # Whatever is not a plain "no" counts as delivered: the safe side.
     return Flash(ticket, delivered=item.get("delivered") is not False)
@@ -119,7 +121,9 @@ def _pin(item: Mapping[str, object]) -> ImagePin:
     sha256 = _text(item, "sha256")
     if not _SHA256.fullmatch(sha256):
         raise ValueError("a hash is not a SHA-256 in lower-case hex")
-    return ImagePin(sha256, None if url is None else str(url), _number(item, "first_seen"))
+    return ImagePin(
+        sha256, None if url is None else str(url), _number(item, "first_seen", 0, _LATEST)
+    )
 
 
 def _json(data: Mapping[str, object]) -> str:
@@ -152,8 +156,11 @@ def _text(data: Mapping[str, object], key: str) -> str:
     return value
 
 
-def _number(data: Mapping[str, object], key: str) -> int:
+def _number(data: Mapping[str, object], key: str, low: int, high: int) -> int:
     value = data.get(key)
     if not isinstance(value, int) or isinstance(value, bool):
         raise ValueError(f"{key} is not a number")
+    if not low <= value <= high:
+        # Without the value: Python prints no number of more than 4,300 digits.
+        raise ValueError(f"{key} is not in {low} to {high}")
     return value

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import stat
@@ -205,6 +206,19 @@ def test_a_damaged_workspace_is_refused_and_left_alone(
         Workspace.open(directory, cluster="home")
     assert f"mv {directory} {directory}.old" in caught.value.hint
     assert (directory / name).read_bytes() == raw
+
+
+@pytest.mark.parametrize(("field", "value"), [("generation", -5), ("flashed_at", 10**20)])
+def test_a_number_out_of_its_range_is_damage(
+    directory: Path, opened: Workspace, field: str, value: int
+) -> None:
+    opened.mint(ONE, "pi1", rebuild=False, now=NOW)
+    data = json.loads((directory / "state.json").read_text())
+    data["flashes"][0][field] = value
+    (directory / "state.json").write_text(json.dumps(data))
+    with pytest.raises(WorkspaceError, match=f"state.json is damaged: {field} is not in") as caught:
+        Workspace.open(directory, cluster="home")
+    assert "bring it back from a backup" in caught.value.hint
 
 
 def test_damaged_keys_are_refused_without_showing_them(directory: Path, opened: Workspace) -> None:
