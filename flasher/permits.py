@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 
 from flasher.errors import UsageError, WorkspaceError
 from flasher.model import ClusterSpec, PermitKind, Ticket
 
 FIRST_EPOCH = 1
+
+_CLOCKS_DIFFER = 24 * 60 * 60  # more than two computers' clocks and time zones do
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,29 @@ def check_delivery(history: Sequence[Flash], *, ticket: Ticket) -> None:
             f"meanwhile; this one's permit ({ticket.permit.value}, epoch {ticket.epoch}) is void",
             hint=again,
         )
+
+
+def clock_warning(history: Sequence[Flash], *, now: int) -> str:
+    """Give what to tell the user if a flash lies more than a day ahead of `now`, UTC seconds.
+
+    Empty if none does. Until it is mended every card starts at that flash's time (`next_ticket`).
+    """
+    latest = max((flash.ticket.flashed_at for flash in history), default=now)
+    if latest <= now + _CLOCKS_DIFFER:
+        return ""
+    # Later flashes took the time over; the first one was made by the clock that said so.
+    first = next(flash.ticket for flash in history if flash.ticket.flashed_at == latest)
+    return (
+        f"the flash of {first.node}, generation {first.generation}, is recorded for "
+        f"{_utc(latest)}, but this computer's clock says {_utc(now)}; every card made now starts "
+        "at the later time. If this computer's clock is wrong, correct it before you flash; if it "
+        "was wrong then, edit .piflash/state.json: put a number that is not above "
+        f"{now} for each flashed_at that is"
+    )
+
+
+def _utc(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, tz=timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _permit(

@@ -111,6 +111,10 @@ class Workspace:
                 [Flash(f.ticket, delivered=f.delivered or f.ticket == ticket) for f in history]
             )
 
+    def clock_warning(self, now: int) -> str:
+        """Give what to tell the user if a flash lies ahead of `now`, UTC seconds; else empty."""
+        return permits.clock_warning(self._flashes(), now=now)
+
     def last_ticket(self, node: str) -> Ticket | None:
         """Give the ticket of the node's last flash, delivered or not; None before the first."""
         mine = [flash.ticket for flash in self._flashes() if flash.ticket.node == node]

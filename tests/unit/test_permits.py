@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime, timezone
 
 import pytest
 from hypothesis import given, settings
@@ -120,6 +121,56 @@ def test_a_clock_that_went_backwards_does_not_take_the_floor_with_it() -> None:
     early = permits.next_ticket(flashes, spec=ONE, node="pi1", rebuild=False, now=NOW - 10**8)
     late = permits.next_ticket(flashes, spec=ONE, node="pi1", rebuild=False, now=NOW + 5)
     assert (early.flashed_at, late.flashed_at) == (NOW, NOW + 5)
+
+
+DAY = 24 * 60 * 60
+
+
+def flashed(*when: int) -> list[Flash]:
+    """Give flashes of pi1, pi2, ... at these times."""
+    return [
+        Flash(Ticket(f"pi{number}", number + 4, 1, None, at), delivered=number != 1)
+        for number, at in enumerate(when, 1)
+    ]
+
+
+@pytest.mark.parametrize("when", [(), (0,), (NOW,), (NOW - DAY, NOW + DAY), (NOW + DAY, NOW)])
+def test_says_nothing_about_clocks_that_agree_within_a_day(when: tuple[int, ...]) -> None:
+    assert permits.clock_warning(flashed(*when), now=NOW) == ""
+
+
+@pytest.mark.parametrize(
+    ("when", "node", "generation"),
+    [
+        ((NOW + DAY + 1,), "pi1", 5),
+        # the one whose clock was wrong is named, not those that took its time over
+        ((NOW, NOW + 9 * DAY, NOW + 9 * DAY), "pi2", 6),
+        ((NOW + 2 * DAY, NOW, NOW + 3 * DAY), "pi3", 7),
+    ],
+)
+def test_a_flash_ahead_of_the_clock_is_named_with_both_remedies(
+    when: tuple[int, ...], node: str, generation: int
+) -> None:
+    said = permits.clock_warning(flashed(*when), now=NOW)
+    latest = datetime.fromtimestamp(max(when), tz=timezone.utc)
+    assert said.startswith(
+        f"the flash of {node}, generation {generation}, is recorded for "
+        f"{latest:%Y-%m-%d %H:%M} UTC, but this computer's clock says 2026-09-21 14:13 UTC;"
+    )
+    assert "correct it" in said
+    assert f"edit .piflash/state.json: put a number that is not above {NOW}" in said
+
+
+def test_the_clock_warning_ends_when_its_remedy_is_followed() -> None:
+    ahead = flashed(NOW, NOW + 9 * DAY, NOW + 9 * DAY)
+    assert permits.clock_warning(ahead, now=NOW)
+    edited = flashed(*(min(flash.ticket.flashed_at, NOW) for flash in ahead))
+    assert permits.clock_warning(edited, now=NOW) == ""
+    assert permits.clock_warning(ahead, now=NOW + 9 * DAY) == ""
+
+
+def test_the_last_second_of_the_state_file_can_be_told() -> None:
+    assert "9999-12-31 23:59" in permits.clock_warning(flashed(253_402_300_799), now=NOW)
 
 
 @pytest.mark.parametrize(

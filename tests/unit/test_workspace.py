@@ -104,6 +104,19 @@ def test_refuses_to_mint_something_else_than_was_confirmed(opened: Workspace) ->
     assert last.generation == 1
 
 
+def test_warns_of_a_clock_that_was_wrong_until_the_state_is_edited(
+    directory: Path, opened: Workspace
+) -> None:
+    assert opened.clock_warning(NOW) == ""
+    opened.mint(ONE, "pi1", rebuild=False, now=NOW + 10**9)
+    assert opened.mint(ONE, "pi9", rebuild=False, now=NOW).flashed_at == NOW + 10**9
+    assert "the flash of pi1, generation 1," in opened.clock_warning(NOW)
+    path = directory / "state.json"
+    path.write_text(path.read_text().replace(str(NOW + 10**9), str(NOW)))
+    assert opened.clock_warning(NOW) == ""
+    assert opened.next_ticket(ONE, "pi1", rebuild=False, now=NOW).flashed_at == NOW
+
+
 def test_a_delivered_genesis_is_the_last(opened: Workspace) -> None:
     first = opened.mint(THREE, "pi1", rebuild=False, now=NOW)
     retry = opened.mint(THREE, "pi1", rebuild=False, now=NOW)
