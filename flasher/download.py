@@ -24,15 +24,15 @@ from flasher import ownership, weburl
 from flasher.container import SNIFF, Kind, sniff
 from flasher.errors import DownloadError
 from flasher.model import MIB, Phase, Progress
-from flasher.wire import BrokenError, Retry, TransientError, check_status, opened, persist
+from flasher.wire import BrokenError, Retry, TransientError, body, check_status, opened, persist
 
-CHUNK = 1 << 16
 # What is behind the last checkpoint is not trusted after a crash: it may never have reached the
 # disk although the file is as long as if it had.
 CHECKPOINT = 8 * MIB
 _SPARE = MIB
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_LENGTH = re.compile(r"[0-9]{1,19}")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 
 
 @dataclass(frozen=True)
@@ -270,7 +270,7 @@ class _Download:
         if answer.status_code == requests.codes.partial_content:
             return self._continue(answer)
         self._stop_counting()
-        self._part.begin(_version(answer, total=_length(answer)))
+        self._part.begin(_version(answer, total=self._length(answer)))
         return self._part.version.total
 
     def _conditions(self) -> dict[str, str]:
@@ -292,7 +292,7 @@ class _Download:
         stated = answer.headers.get("Content-Range", "")
         match = _CONTENT_RANGE.fullmatch(stated.strip())
         if not match:
-            self._start_over(f"the server answers with the range {stated!r}")
+            self._start_over(f"the server answers with the range {stated[:60]!r}")
         start, end = int(match[1]), int(match[2]) + 1
         total = part.version.total if match[3] == "*" else int(match[3])
         version = _version(answer, total=total)
@@ -314,7 +314,7 @@ class _Download:
             self._progress.start(self._name, Phase.DOWNLOAD, part.version.total)
             self._progress.advance(self._name, Phase.DOWNLOAD, part.have)
             self._counting = True
-        for data in answer.raw.stream(CHUNK, decode_content=False):
+        for data in body(answer, url=self._url, retry=self._retry):
             part.append(data)
             self._best = max(self._best, part.have)
             self._progress.advance(self._name, Phase.DOWNLOAD, len(data))
@@ -344,17 +344,21 @@ class _Download:
                 hint="free some space there, or name another directory in PIFLASH_CACHE",
             )
 
+    def _length(self, answer: requests.Response) -> int | None:
+        text = answer.headers.get("Content-Length")
+        # Chunks go before it (RFC 9112, 6.3).
+        if text is None or "Transfer-Encoding" in answer.headers:
+            return None
+        if not _LENGTH.fullmatch(text.strip()):
+            raise self._refused(f"the server states the length {text[:40]!r}")
+        return int(text)
+
     def _refused(self, what: str) -> DownloadError:
         self._part.begin(Version())
         return DownloadError(
             f"{weburl.shown(self._url)}: {what}",
             hint="open the address in a browser: a network's log-in page may answer in its place",
         )
-
-
-def _length(answer: requests.Response) -> int | None:
-    text = answer.headers.get("Content-Length", "")
-    return int(text) if text.isdecimal() else None
 
 
 def _version(answer: requests.Response, *, total: int | None) -> Version:

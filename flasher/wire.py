@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import tenacity
 import urllib3.exceptions
+from requests.utils import get_auth_from_url, requote_uri
 
 from flasher import __version__, weburl
 from flasher.errors import DownloadError
@@ -34,6 +36,9 @@ _HEADERS = {
 }
 _WORTH_REPEATING = (408, 429)
 _ABSENT = (403, 404, 410)
+_MOST_REDIRECTS = 10
+_CODINGS = {"gzip": ".gz", "bzip2": ".bz2", "xz": ".xz", "zstd": ".zst"}
+_PIECE = 1 << 16
 _UNREACHABLE = (errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
 
 
@@ -41,9 +46,10 @@ _UNREACHABLE = (errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno
 class Retry:
     """How long to go on with a server that fails. All waits and time-outs are seconds.
 
-    `attempts`: failures in a row without one new byte. `unreachable_attempts`: the same while
-    nothing has come yet and there is no server to ask; their waits are longer, 6 s in all.
-    `longest_ask`: the most that a server's Retry-After is obeyed.
+    `attempts`: failures in a row without `least_gain` new bytes. `unreachable_attempts`: the
+    same while nothing has come yet and there is no server to ask; their waits are longer, 6 s.
+    `longest_ask`: the most that a server's Retry-After is obeyed. `answer_within`: for all of a
+    small text, and for redirects. `least_rate`: bytes per second, on average over `rate_window`.
     """
 
     attempts: int = 8
@@ -53,6 +59,10 @@ class Retry:
     longest_ask: float = 120.0
     connect_timeout: float = 10.0
     read_timeout: float = 30.0
+    answer_within: float = 30.0
+    least_gain: int = 1 << 16
+    least_rate: int = 1 << 10
+    rate_window: float = 60.0
 
 
 class TransientError(Exception):
@@ -87,23 +97,24 @@ def persist(
 ) -> _T:
     """Repeat the step while it raises TransientError. DownloadError when it is time to give up.
 
-    `reached` tells how far the step ever got: whatever gets on is given new attempts. `kept` tells
-    whether another run could go on from there.
+    `reached` tells how far the step ever got: what gets on by `least_gain` is given new attempts.
+    `kept` tells whether another run could go on from there.
     """
     failures = 0
-    first = best = reached()
+    first = counted_from = reached()
 
     def counted() -> _T:
-        nonlocal failures, best
+        nonlocal failures, counted_from
         try:
             return step()
         except TransientError:
-            failures = 1 if reached() > best else failures + 1
-            best = max(best, reached())
+            failures += 1
+            if reached() >= counted_from + retry.least_gain:
+                failures, counted_from = 1, reached()
             raise
 
     def offline(state: tenacity.RetryCallState) -> bool:
-        return best == first and isinstance(_failure(state), UnreachableError)
+        return reached() == first and isinstance(_failure(state), UnreachableError)
 
     def limit(state: tenacity.RetryCallState) -> int:
         few = min(retry.attempts, retry.unreachable_attempts)
@@ -146,24 +157,42 @@ def _failure(state: tenacity.RetryCallState) -> TransientError:
 def opened(url: str, *, headers: Mapping[str, str], retry: Retry) -> Iterator[requests.Response]:
     """Ask for an address and give the answer, whatever its status, its body not yet read.
 
-    BrokenError and DownloadError for what fails here and while the body is read.
+    BrokenError and DownloadError for what fails here. The body is read with `body`.
     """
-    times = (retry.connect_timeout, retry.read_timeout)
-    try:
-        with (
-            requests.Session() as session,
-            session.get(url, headers={**_HEADERS, **headers}, stream=True, timeout=times) as answer,
-        ):
-            _refuse_downgrade(url, answer)
+    with _Session() as session:
+        with _explaining(url, retry=retry):
+            answer = _followed(session, url, headers={**_HEADERS, **headers}, retry=retry)
+        with answer:
             yield answer
-    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise _explained(error, url=url, retry=retry) from None
+
+
+def body(answer: requests.Response, *, url: str, retry: Retry) -> Iterator[bytes]:
+    """Give the body as it is stored there, in pieces as they come.
+
+    BrokenError when it breaks off or comes too slowly.
+    """
+    waited, came = 0.0, 0
+    while True:
+        begin = time.monotonic()
+        with _explaining(url, retry=retry):
+            # Not stream(): that waits for a whole piece, for hours if a byte comes now and then.
+            data = answer.raw.read1(_PIECE, decode_content=False)
+        if not data:
+            return
+        waited += time.monotonic() - begin
+        came += len(data)
+        if waited >= retry.rate_window:
+            if came < retry.least_rate * waited:
+                raise BrokenError(f"only {came} bytes came in {waited:.0f} s")
+            waited, came = 0.0, 0
+        yield data
 
 
 def check_status(answer: requests.Response, *, url: str) -> None:
     """Pass 200 and 206. AbsentError, TransientError or DownloadError for the others."""
     status = answer.status_code
     if status in (200, 206):
+        _refuse_coding(answer, url=url)
         return
     words = f"the server answers {status} {_phrase(status)}"
     if status >= 500 or status in _WORTH_REPEATING:
@@ -183,25 +212,111 @@ def read_text(url: str, *, limit: int, retry: Retry, progress: Progress) -> str:
     """Give a small text; what is behind `limit` bytes is left. AbsentError if there is none."""
 
     def step() -> str:
+        deadline = time.monotonic() + retry.answer_within
         with opened(url, headers={}, retry=retry) as answer:
             check_status(answer, url=url)
             data = b""
-            for chunk in answer.raw.stream(limit, decode_content=False):
-                data += chunk
+            for piece in body(answer, url=url, retry=retry):
+                data += piece
                 if len(data) >= limit:
                     break
+                if time.monotonic() > deadline:
+                    raise BrokenError(f"not complete within {retry.answer_within:.0f} s")
         return data[:limit].decode(errors="replace")
 
     return persist(step, url=url, retry=retry, progress=progress)
 
 
-def _refuse_downgrade(url: str, answer: requests.Response) -> None:
-    final = answer.url or url
-    if url.lower().startswith("https:") and not final.lower().startswith("https:"):
+class _Session(requests.Session):
+    """Follows no redirect: to do so requests reads the whole body before it, of whatever size."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Say that there is none."""
+
+
+def _followed(
+    session: requests.Session, url: str, *, headers: Mapping[str, str], retry: Retry
+) -> requests.Response:
+    """Give the answer at the end of the redirects; the bodies on the way are not read."""
+    deadline = time.monotonic() + retry.answer_within
+    times = (retry.connect_timeout, retry.read_timeout)
+    here, auth = url, None
+    for _ in range(_MOST_REDIRECTS + 1):
+        answer = session.get(here, headers=headers, stream=True, timeout=times, auth=auth)
+        if not answer.is_redirect:
+            return answer
+        answer.close()
+        following = _target(here, answer.headers["Location"], url=url)
+        auth = _login(session, here, following, auth=auth)
+        here = following
+        if time.monotonic() > deadline:
+            raise BrokenError(f"redirected for more than {retry.answer_within:.0f} s")
+    raise DownloadError(
+        f"{weburl.shown(url)}: the server redirects for ever",
+        hint="correct the image's address, or give a path",
+    )
+
+
+def _target(here: str, location: str, *, url: str) -> str:
+    """Give the address that a Location names, if it may be asked."""
+    try:
+        # http.client reads headers as Latin-1; what is sent in them is UTF-8.
+        target = urljoin(here, requote_uri(location.encode("latin-1").decode()))
+        scheme = urlsplit(target).scheme
+    except ValueError:
+        what = "the server redirects to what is not an address"
         raise DownloadError(
-            f"{weburl.shown(url)} leads to {weburl.shown(final)}, which is not encrypted",
+            f"{weburl.shown(url)}: {what}", hint="correct the image's address, or give a path"
+        ) from None
+    leads = f"{weburl.shown(url)} leads to {weburl.shown(target)}"
+    if scheme not in ("http", "https"):
+        raise DownloadError(
+            f"{leads}, which is not an http or https address",
+            hint="correct the image's address, or give a path",
+        )
+    if scheme == "http" and urlsplit(here).scheme == "https":
+        raise DownloadError(
+            f"{leads}, which is not encrypted",
             hint="fetch the image by other means, check its hash and give its path",
         )
+    return target
+
+
+def _login(
+    session: requests.Session, here: str, following: str, *, auth: tuple[str, str] | None
+) -> tuple[str, str] | None:
+    """Give the user and password for the next address: the same host's are kept, no other's."""
+    other: bool = session.should_strip_auth(here, following)  # type: ignore[no-untyped-call]
+    if other or any(get_auth_from_url(following)):
+        return None
+    own = get_auth_from_url(here)
+    return own if any(own) else auth
+
+
+def _refuse_coding(answer: requests.Response, *, url: str) -> None:
+    """Refuse what was packed for the way: its hash is not the published file's.
+
+    Some servers call a stored .gz that; it is what it should be.
+    """
+    coding = answer.headers.get("Content-Encoding", "").strip().lower()
+    suffix = _CODINGS.get(coding.removeprefix("x-"))
+    if coding in ("", "identity") or (suffix and weburl.file_name(url).lower().endswith(suffix)):
+        return
+    raise DownloadError(
+        f"{weburl.shown(url)}: the server sends it packed ({coding[:40]!r}), which was not asked",
+        hint="fetch the image by other means, check its hash and give its path",
+    )
+
+
+@contextmanager
+def _explaining(url: str, *, retry: Retry) -> Iterator[None]:
+    """Turn what requests, urllib3 and http.client let out into DownloadError or BrokenError."""
+    try:
+        yield
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        raise _explained(error, url=url, retry=retry) from None
+    except ValueError:  # of int(), of bytes that are no text, of addresses that cannot be
+        raise BrokenError("the server's answer cannot be understood") from None
 
 
 def _explained(error: Exception, *, url: str, retry: Retry) -> Exception:
@@ -225,11 +340,9 @@ def _explained(error: Exception, *, url: str, retry: Retry) -> Exception:
         unreachable = any(_is_unreachable(cause) for cause in chain)
         failure = UnreachableError if unreachable else BrokenError
         return failure(_reason(chain, retry=retry))
-    what = {"TooManyRedirects": "the server redirects for ever"}.get(
-        type(error).__name__, f"not an address that can be asked ({type(error).__name__})"
-    )
     return DownloadError(
-        f"{weburl.shown(url)}: {what}", hint="correct the image's address, or give a path"
+        f"{weburl.shown(url)}: not an address that can be asked ({type(error).__name__})",
+        hint="correct the image's address, or give a path",
     )
 
 
@@ -276,7 +389,7 @@ def _retry_after(value: str | None) -> float:
         return float(value)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return 0.0
 
 

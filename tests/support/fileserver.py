@@ -37,6 +37,8 @@ class Manner:
     ignores_if_range: goes on with whatever version there is now.
     extra_length: added to the Content-Length.  chunked, unsized: no Content-Length at all.
     pause: seconds before each `piece` bytes.  stall: seconds of silence, one per request.
+    raw: sent as it is in place of an answer; `then` behind it for ever, each after the pause.
+    coding: said to be the Content-Encoding.
     redirect: the Location to send them to.  etags: one per request, the last one stays.
     """
 
@@ -54,6 +56,9 @@ class Manner:
     pause: float = 0.0
     piece: int = 1 << 16
     stall: tuple[float, ...] = ()
+    raw: bytes | None = None
+    then: bytes = b""
+    coding: str | None = None
     redirect: str | None = None
     etags: tuple[str, ...] = ()
     validators: bool = True
@@ -150,12 +155,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         status = _take(manner.status, number, None)
         if isinstance(status, int):
             self._short(status, {"Retry-After": manner.retry_after} if manner.retry_after else {})
+        elif manner.raw is not None:
+            self._raw(manner.raw, manner)
         elif manner.redirect is not None:
             self._short(302, {"Location": manner.redirect})
         elif name not in server.files:
             self._short(404, {})
         else:
             self._file(server, name, manner)
+
+    def _raw(self, answer: bytes, manner: Manner) -> None:
+        self.close_connection = True
+        self.wfile.write(answer)
+        while manner.then:
+            time.sleep(manner.pause)
+            self.wfile.write(manner.then)
 
     def _short(self, status: int, headers: Mapping[str, str]) -> None:
         body = f"{status}\n".encode()
@@ -183,6 +197,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("ETag", etag)
             self.send_header("Last-Modified", content.date)
         self.send_header("Content-Type", manner.content_type)
+        if manner.coding is not None:
+            self.send_header("Content-Encoding", manner.coding)
         if manner.chunked:
             self.send_header("Transfer-Encoding", "chunked")
         elif not manner.unsized:
