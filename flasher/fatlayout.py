@@ -10,6 +10,7 @@ import sys
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import or_
 
 from flasher.errors import ImageError
 
@@ -17,6 +18,7 @@ FIRST_CLUSTER = 2
 DAMAGED = "the image is damaged: get it again with `piflash fetch`, or name another with --image"
 _LARGEST_TABLE = 32 << 20
 _MOST_COPIES = 2  # what mkfs.vfat and Windows make; fatgen103 allows 255
+_TOPS = slice(FIRST_CLUSTER * 4 + 3, None, 4)  # the highest byte of each entry of FAT32
 _BITS_MASK = {12: 0xFFF, 16: 0xFFFF, 32: 0x0FFFFFFF}
 
 
@@ -166,14 +168,8 @@ class Table:
         self._bits = layout.bits
         self.mask = _BITS_MASK[layout.bits]
         self.end = layout.cluster_count + FIRST_CLUSTER
-        values = _unpack(raw, bits=layout.bits, count=self.end)
-        # The four high bits of a FAT32 entry are reserved and must be kept.
-        self._high = {
-            i: v & 0xF0000000 for i, v in enumerate(values) if v > self.mask and i >= FIRST_CLUSTER
-        }
-        for index, high in self._high.items():
-            values[index] ^= high
-        self._values = values
+        numbers, self._reserved = _split(raw, end=self.end) if layout.bits == 32 else (raw, b"")
+        values = self._values = _unpack(numbers, bits=layout.bits, count=self.end)
         self.free = values[FIRST_CLUSTER:].count(0)
         self._lowest = FIRST_CLUSTER
         self.latest = 0
@@ -257,11 +253,21 @@ class Table:
 
     def raw(self) -> bytes:
         """Give the table as it is to lie on disk."""
-        values = array("I", self._values)
-        for index, high in self._high.items():
-            values[index] |= high
-        packed = _pack(values, bits=self._bits, before=self._raw)
-        return packed + self._raw[len(packed) :]
+        packed = bytearray(_pack(self._values, bits=self._bits, before=self._raw))
+        if self._reserved.strip(b"\0"):
+            packed[_TOPS] = bytes(map(or_, packed[_TOPS], self._reserved))
+        return bytes(packed) + self._raw[len(packed) :]
+
+
+def _split(raw: bytes, *, end: int) -> tuple[bytes, bytes]:
+    """Give a FAT32 without the four high bits of its entries, and these, a byte for each cluster.
+
+    They are reserved and must be kept. As bytes, because a damaged FAT may have them in millions.
+    """
+    numbers = bytearray(raw[: end * 4])
+    tops = numbers[_TOPS]
+    numbers[_TOPS] = tops.translate(bytes(top & 0x0F for top in range(256)))
+    return bytes(numbers), bytes(tops.translate(bytes(top & 0xF0 for top in range(256))))
 
 
 def _unpack(raw: bytes, *, bits: int, count: int) -> array[int]:

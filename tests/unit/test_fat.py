@@ -156,11 +156,6 @@ BAD_BOOTS = {
     "too small": changed(BOOT, 19, b"\5\0"),
     "FAT too small for the clusters": changed(BOOT32, 36, b"\x01\0\0\0"),
     "version": changed(BOOT32, 42, b"\1\0"),
-    "media 0x00": changed(BOOT, 21, b"\0"),
-    "media 0xf7": changed(BOOT32, 21, b"\xf7"),
-    "a root of 65 entries": changed(BOOT, 17, b"\x41\0"),
-    "three FATs": changed(BOOT, 16, b"\3"),
-    "255 FATs": changed(BOOT32, 16, b"\xff"),
     "a FAT beyond all measure": changed(changed(BOOT32, 36, b"\0\0\x40\0"), 32, b"\xff" * 4),
 }
 
@@ -169,6 +164,26 @@ BAD_BOOTS = {
 def test_refuses_what_is_no_fat_volume(boot: bytes) -> None:
     with pytest.raises(ImageError) as caught:
         fat.FatVolume(Memory(bytearray(boot)))
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "message"),
+    [
+        (21, b"\0", "media byte 0x00"),
+        (21, b"\xef", "media byte 0xef"),
+        (21, b"\xf1", "media byte 0xf1"),
+        (21, b"\xf7", "media byte 0xf7"),
+        (17, b"\x41\0", "root folder of 2080 bytes does not fill sectors of 512"),
+        (16, b"\3", "3 FATs; 2 are supported"),
+        (16, b"\xff", "255 FATs; 2 are supported"),
+    ],
+)
+def test_refuses_volumes_that_other_systems_refuse(offset: int, value: bytes, message: str) -> None:
+    source = empty(SMALL)
+    source.data[:SECTOR] = changed(BOOT, offset, value)
+    with pytest.raises(ImageError, match=message) as caught:
+        fat.FatVolume(source)
     assert caught.value.hint
 
 
