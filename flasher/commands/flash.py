@@ -37,6 +37,8 @@ def run(args: argparse.Namespace, ui: Ui) -> int:
     project = Project.load(args.cluster)
     _tell_new_cluster(project, ui)
     requests = _requests(args, project)
+    warning = project.workspace.clock_warning(now=int(time.time()))
+    ui.warn([warning] if warning else [])
     # Before anything is downloaded: what can never be written is known now.
     names = [request.target for request in requests]
     choose_targets(names, need=0, image=None, allow=args.force)
