@@ -265,6 +265,8 @@ class CardJob:
         for offset, block in left.items():
             self._get(card, offset, view)
             if view != block:
+                # A card that wraps may have put any part of the image there.
+                self._make_unbootable(card)
                 raise VerifyError(
                     f"{self._who}: the card says it has {card.size} bytes, but what was written at "
                     f"offset {offset} is not there: it is a fake, or broken",
@@ -309,11 +311,15 @@ class CardJob:
                 if self.plan.verify:
                     self._check_first(card, begin, end)
         except (OSError, VerifyError):
-            with suppress(OSError):
-                card.io.write(0, memoryview(_ZEROS)[:_MBR])
-                card.io.sync()
-                self.state = State.UNBOOTABLE
+            self._make_unbootable(card)
             raise
+
+    def _make_unbootable(self, card: Claimed) -> None:
+        self.state = State.UNKNOWN
+        with suppress(OSError):
+            card.io.write(0, memoryview(_ZEROS)[:_MBR])
+            card.io.sync()
+            self.state = State.UNBOOTABLE
 
     def _check_first(self, card: Claimed, begin: int, end: int) -> None:
         card.io.forget_cache()
