@@ -284,6 +284,10 @@ class CardJob:
                 view = self._own[: part.size]
                 self._get(card, part.offset, view, phase=Phase.VERIFY)
                 self._compare(part, view)
+        except VerifyError:
+            # What a broken card shows somewhere else now may be at its beginning.
+            self._make_unbootable(card)
+            raise
         finally:
             self.progress.finish(self.plan.node, Phase.VERIFY)
 
