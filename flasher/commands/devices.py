@@ -13,14 +13,17 @@ from flasher.plan import human
 def run(_args: argparse.Namespace, ui: Ui) -> int:
     """List every whole disk with its verdict; nothing is opened for writing."""
     rows = [(device, safety.judge(device, need=0, allow=())) for device in devices.list_devices()]
+    usable = safety.candidates([device for device, _ in rows], need=0)
     lines = []
     for device, refusals in rows:
-        verdict = "can be written" if not refusals else "refused"
+        verdict = "refused" if refusals else "can be written"
+        if refusals and device in usable:
+            verdict = "can be written with sudo"
         lines.append(f"{device.path:16} {human(device.size):>9}  {_about(device):32} {verdict}")
         for refusal in refusals:
             override = f" (--force {refusal.code})" if refusal.overridable else ""
             lines.append(f"{'':16} {'':9}  - {refusal.reason}{override}")
-    if not any(not refusals for _, refusals in rows):
+    if not usable:
         lines.append("No card can be written: plug in a card reader with a card.")
     data = [
         {
