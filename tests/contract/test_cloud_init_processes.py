@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support import specs, trixie
+from tests.support import cloud_init as installed
+from tests.support import specs
+from tests.support.cloud_init import CloudInit
 from tests.support.specs import FLASHED_AT, SHAPES
 from tests.support.tools import need
-from tests.support.trixie import CloudInit
 
 # Each argument is a directory with `boot`, the boot partition; the seed lies where HypriotOS has
 # it, as links into `boot`. Prints what the NoCloud source, the user-data processor, write_files
@@ -70,7 +71,7 @@ print(json.dumps(results))
 @pytest.fixture(scope="module")
 def taken(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[Path, Any]]:
     """What cloud-init makes of every shape: name -> its directory and the driver's findings."""
-    cloud_init: CloudInit = trixie.cloud_init()
+    cloud_init: CloudInit = installed.cloud_init("trixie")
     directories = {}
     for name, spec in SHAPES.items():
         directories[name] = tmp_path_factory.mktemp("shape")

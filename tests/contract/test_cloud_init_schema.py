@@ -16,15 +16,16 @@ import pytest
 from flasher import cloudconfig, cloudschema, render
 from flasher.cloudschema import CLOUD_CONFIG, NETWORK
 from flasher.errors import ToolMissingError
-from tests.support import specs, trixie
+from tests.support import cloud_init as installed
+from tests.support import specs
+from tests.support.cloud_init import CloudInit
 from tests.support.cloudcases import Case, cases
 from tests.support.specs import PROFILE, SHAPES, TEMPLATES
-from tests.support.trixie import CloudInit
 
 
 @pytest.fixture(scope="module")
 def cloud_init() -> CloudInit:
-    return trixie.cloud_init()
+    return installed.cloud_init("trixie")
 
 
 @pytest.fixture(scope="module")

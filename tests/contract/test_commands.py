@@ -12,7 +12,8 @@ import pytest
 
 from flasher import cli
 from tests.contract.test_cloud_init_schema import judge
-from tests.support import baseimage, trixie
+from tests.support import baseimage
+from tests.support import cloud_init as installed
 from tests.support.cluster import SSH_KEY, write_cluster
 from tests.support.tools import need
 
@@ -59,7 +60,7 @@ def options_on(text: str) -> str:
 def test_example_is_valid_and_debians_cloud_init_accepts_its_seeds(
     everything: bool, home: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cloud_init = trixie.cloud_init()
+    cloud_init = installed.cloud_init("trixie")
     monkeypatch.setenv("PIFLASH_CLOUD_INIT_SCHEMA", str(cloud_init.schemas))
     project = home / "cluster"
     assert cli.run(["init", str(project)]) == 0
