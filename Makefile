@@ -9,10 +9,12 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.10 python3; 
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
+# Of the virtual machines: amd64, or armhf for 32-bit ARM.
+ARCH := amd64
 # The unit tests make many small files and sync them: in memory that costs nothing.
 MEMORY := $(if $(wildcard /dev/shm),/dev/shm,/tmp)
 
-.PHONY: help demo test lint unit contract pythons bench wheel clean tools-demo tools-test
+.PHONY: help demo test lint unit contract e2e pythons bench wheel clean tools-demo tools-test tools-e2e
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -37,6 +39,9 @@ lint: $(VENV)/.dev $(VENV)/.py37  ## ruff, mypy strict, import arrows, the Pi's 
 	$(BIN)/vermin -q -t=3.7- --violations --no-tips --eval-annotations firstboot
 	$(VENV)/py37/bin/mypy --python-version 3.7 --strict firstboot
 
+e2e: tools-e2e $(VENV)/.dev  ## virtual machines boot the cards that piflash writes (root; ARCH=armhf for 32-bit ARM)
+	PIFLASH_E2E_ARCH=$(ARCH) $(PYTEST) tests/e2e -v
+
 pythons: $(VENV)/.dev  ## the unit tests under every supported Python that is installed
 	@for v in 3.10 3.12 3.13; do .ci/with-python $$v || exit 1; done
 
@@ -52,6 +57,9 @@ clean:  ## remove what was built, demo/ included
 
 tools-demo:
 	@.ci/tools demo
+
+tools-e2e:
+	@.ci/tools e2e$(if $(filter-out amd64,$(ARCH)),-$(ARCH))
 
 tools-test:
 	@.ci/tools test

@@ -19,6 +19,12 @@ SECTOR = 512
 SIGNATURE = 0x2FED7FEE
 BOOT_START = 2048
 
+# What mke2fs made in 2020: a newer one's defaults are not mountable by a kernel of that time.
+EXT4 = (
+    "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,"
+    "large_file,huge_file,dir_nlink,extra_isize,metadata_csum"
+)
+
 CMDLINE = (
     "dwc_otg.lpm_enable=0 console=tty1 root=PARTUUID=2fed7fee-02 rootfstype=ext4 elevator=deadline "
     "fsck.repair=yes rootwait cgroup_enable=cpuset cgroup_enable=memory swapaccount=1 quiet "
@@ -99,14 +105,16 @@ def make_ext4(path: Path, *, size: int, geometry: Geometry, tree: Path | None = 
         out.truncate(size)
     block = ["-b", str(geometry.root_block)] if geometry.root_block else []
     with tempfile.TemporaryDirectory() as scratch:
-        root = tree or Path(scratch)
-        etc = root / "etc"
-        etc.mkdir(exist_ok=True)
-        (etc / "hostname").write_text("black-pearl\n")
-        (etc / "fstab").write_text("PARTUUID=2fed7fee-02 / ext4 defaults,noatime 0 1\n")
-        if tree is None:
-            (root / "payload").write_bytes(bytes(range(256)) * 8192)
-        run("mke2fs", "-q", "-t", "ext4", "-L", "root", *block, "-d", root, path)
+        root = tree or _small_root(Path(scratch))
+        run("mke2fs", "-q", "-t", "ext4", "-L", "root", "-O", EXT4, *block, "-d", root, path)
+
+
+def _small_root(root: Path) -> Path:
+    (root / "etc").mkdir()
+    (root / "etc/hostname").write_text("black-pearl\n")
+    (root / "etc/fstab").write_text("PARTUUID=2fed7fee-02 / ext4 defaults,noatime 0 1\n")
+    (root / "payload").write_bytes(bytes(range(256)) * 8192)
+    return root
 
 
 def mbr(boot_sectors: int, root_sectors: int) -> bytes:

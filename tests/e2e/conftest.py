@@ -1,0 +1,78 @@
+"""One network, one base image, one set of cards and one fleet of machines for all e2e tests."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.register_assert_rewrite("tests.e2e.checks")
+
+from tests.e2e import cast  # noqa: E402
+from tests.e2e.base import base_image  # noqa: E402
+from tests.e2e.fleet import Fleet  # noqa: E402
+from tests.e2e.lan import home  # noqa: E402
+from tests.e2e.scenes import Stage, Story, write_cards  # noqa: E402
+from tests.support import tools  # noqa: E402
+
+ARCH = os.environ.get("PIFLASH_E2E_ARCH", "amd64")
+QEMU = {"amd64": "qemu-system-x86_64", "armhf": "qemu-system-arm"}
+_notes: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """The network, and one written card per node."""
+    tools.need_root()
+    tools.need(QEMU[ARCH], "dnsmasq", "ip", "ssh", "mkfs.vfat", "mcopy", "mke2fs", "e2fsck")
+    directory = tmp_path_factory.mktemp("e2e")
+    begun = time.monotonic()
+    base = base_image(ARCH)
+    size = base.archive.stat().st_size >> 20
+    _notes.append(f"base image {base.archive.name}, {size} MiB: {time.monotonic() - begun:.0f} s")
+    with home(directory) as lan:
+        yield write_cards(directory, base, lan)
+
+
+@pytest.fixture(scope="session")
+def fleet(stage: Stage, request: pytest.FixtureRequest) -> Iterator[Fleet]:
+    """Every scene that a selected test asks for, begun at once."""
+    wanted = {name for item in request.session.items if (name := _scene(item))}
+    order = [name for name in cast.SCENES if name in wanted]
+    fleet = Fleet(stage, cast.SCENES, wanted=order)
+    try:
+        yield fleet
+    finally:
+        fleet.close()
+        for name, seconds in fleet.seconds.items():
+            _notes.append(f"scene {name}: {seconds:.0f} s")
+
+
+@pytest.fixture
+def story(fleet: Fleet, request: pytest.FixtureRequest) -> Story:
+    """What the scene saw that the test's `scene` marker names."""
+    name = _scene(request.node)
+    assert name is not None, "this test names no scene"
+    return fleet.story(name)
+
+
+def _scene(item: pytest.Item) -> str | None:
+    marker = item.get_closest_marker("scene")
+    return marker.args[0] if marker else None
+
+
+@pytest.fixture(scope="session")
+def card_directory(stage: Stage) -> Path:
+    """Where the cluster file and the written cards lie."""
+    return stage.directory
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how long each scene took."""
+    if _notes:
+        terminalreporter.section("virtual machines")
+        for note in _notes:
+            terminalreporter.line(note)

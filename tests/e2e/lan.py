@@ -1,0 +1,115 @@
+"""A home network in a network namespace of its own: a bridge, cables, and dnsmasq as the router.
+
+Shell. Nothing of the machine's own network is touched, and nothing in here can reach it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+SUBNET = "192.168.77"
+ROUTER = f"{SUBNET}.1"
+DOMAIN = "home.test"
+BRIDGE = "br0"
+FIRST_LEASE, LAST_LEASE = 100, 199
+
+
+@dataclass(frozen=True)
+class Cable:
+    """One end in the switch; the other one is a tap device for a machine with this MAC."""
+
+    tap: str
+    mac: str
+
+
+@dataclass(frozen=True)
+class Lan:
+    """`namespace` is its name; `log` is what dnsmasq says (leases, questions)."""
+
+    namespace: str
+    directory: Path
+
+    def inside(self, *argv: str) -> list[str]:
+        """Give the command that runs a program on the router."""
+        return ["ip", "netns", "exec", self.namespace, *argv]
+
+    def plug(self, number: int) -> Cable:
+        """Give a new cable; `number` (1 to 99) makes its MAC and its DHCP address."""
+        cable = Cable(f"tap{number}", mac(number))
+        inside = ("ip", "-n", self.namespace)
+        _run(*inside, "tuntap", "add", "dev", cable.tap, "mode", "tap")
+        _run(*inside, "link", "set", cable.tap, "master", BRIDGE, "up")
+        return cable
+
+    def unplug(self, cable: Cable) -> None:
+        """Take the cable away; it may be gone already."""
+        subprocess.run(
+            ["ip", "-n", self.namespace, "link", "del", cable.tap],
+            capture_output=True,
+            timeout=30,
+            check=False,
+        )
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "dnsmasq.log").read_text(errors="replace")
+
+
+def mac(number: int) -> str:
+    """Give the MAC of machine `number`, under QEMU's own prefix."""
+    return f"52:54:00:12:34:{number:02x}"
+
+
+def leased(number: int) -> str:
+    """Give the address that the router's DHCP has for machine `number`."""
+    return f"{SUBNET}.{FIRST_LEASE + number}"
+
+
+@contextmanager
+def home(directory: Path) -> Iterator[Lan]:
+    """Build the network, and take it down with whatever still runs in it."""
+    lan = Lan(f"piflash-e2e-{os.getpid()}", directory)
+    with ExitStack() as undo:
+        _run("ip", "netns", "add", lan.namespace)
+        undo.callback(_run, "ip", "netns", "del", lan.namespace)
+        for line in (
+            "link set lo up",
+            f"link add {BRIDGE} type bridge stp_state 0 forward_delay 0",
+            f"addr add {ROUTER}/24 dev {BRIDGE}",
+            f"link set {BRIDGE} up",
+        ):
+            _run("ip", "-n", lan.namespace, *line.split())
+        router = subprocess.Popen(lan.inside(*_dnsmasq(directory)), stdin=subprocess.DEVNULL)
+        undo.callback(router.wait, timeout=10)
+        undo.callback(router.terminate)
+        yield lan
+
+
+def _dnsmasq(directory: Path) -> list[str]:
+    hosts = [f"--dhcp-host={mac(n)},{leased(n)}" for n in range(1, LAST_LEASE - FIRST_LEASE)]
+    return [
+        *("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--pid-file="),
+        *("--no-resolv", "--no-hosts", "--no-poll", f"--interface={BRIDGE}", "--bind-interfaces"),
+        *(f"--domain={DOMAIN}", f"--local=/{DOMAIN}/", f"--address=/services.{DOMAIN}/{ROUTER}"),
+        f"--dhcp-range={SUBNET}.{FIRST_LEASE},{SUBNET}.{LAST_LEASE},255.255.255.0,1h",
+        *hosts,
+        *("--dhcp-authoritative", f"--dhcp-leasefile={directory / 'leases'}", "--log-dhcp"),
+        *("--log-queries", f"--log-facility={directory / 'dnsmasq.log'}"),
+    ]
+
+
+def _run(*argv: str) -> None:
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(argv)}: {done.stderr.strip()}")
+
+
+def requests(log: str, *, mac: str) -> list[str]:
+    """Give what a machine asked of DHCP, in order: DHCPDISCOVER, DHCPREQUEST ..."""
+    return re.findall(rf"(DHCP[A-Z]+)\(\S+\)(?: \S+)? {mac}", log)

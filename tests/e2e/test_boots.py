@@ -1,0 +1,58 @@
+"""Cards that `piflash` wrote boot into the node that the cluster file describes, every time."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e import checks
+from tests.e2e.checks import EVERY_BOOT, WITHOUT_NETWORK
+from tests.e2e.scenes import Story
+
+SIGHTS = {
+    "static, clock at 1970, first boot": ("static", 0, EVERY_BOOT),
+    "static, second boot": ("static", 1, EVERY_BOOT),
+    "static, tenth boot": ("static", 2, EVERY_BOOT),
+    "dhcp, clock at 2019, first boot": ("dhcp", 0, EVERY_BOOT),
+    "dhcp, second boot": ("dhcp", 1, EVERY_BOOT),
+    "wifi only, first boot": ("wifi", 0, WITHOUT_NETWORK),
+}
+
+
+@pytest.mark.parametrize(
+    ("number", "check"),
+    [
+        pytest.param(number, check, id=f"{name}: {what}", marks=pytest.mark.scene(scene))
+        for name, (scene, number, all_checks) in SIGHTS.items()
+        for what, check in all_checks.items()
+    ],
+)
+def test_guest(story: Story, number: int, check: checks.Check) -> None:
+    check(story.sights[number])
+
+
+@pytest.mark.scene("static")
+@pytest.mark.parametrize(("sight", "boot"), [(1, 2), (2, 10)])
+def test_later_boot_changes_nothing(story: Story, sight: int, boot: int) -> None:
+    assert story.sights[sight].boot == boot
+    assert checks.changes(story.first, story.sights[sight]) == {}
+
+
+@pytest.mark.scene("dhcp")
+def test_second_boot_with_dhcp_changes_nothing(story: Story) -> None:
+    assert checks.changes(story.first, story.sights[1]) == {}
+
+
+@pytest.mark.scene("static")
+def test_node_service_comes_back_after_a_crash(story: Story) -> None:
+    before, after, state = story.notes["crash"]
+    assert (before != after, after != "0", state) == (True, True, "active")
+
+
+@pytest.mark.parametrize("name", [pytest.param("static", marks=pytest.mark.scene("static"))])
+def test_card_that_was_turned_off_is_clean(story: Story, name: str) -> None:
+    assert story.notes["fsck"] == ""
+
+
+@pytest.mark.scene("static")
+def test_first_power_on_grows_the_root_and_reboots(story: Story) -> None:
+    assert story.console.count("init_resize: p2 fills the card") == 1
