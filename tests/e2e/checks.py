@@ -132,7 +132,7 @@ def cloud_init_complains_of_nothing(sight: Sight) -> None:
 
 
 def network_config_is_bare(sight: Sight) -> None:
-    """18.3 crashes on a `network:` wrapper; the guest's 20.4 takes it, so its effect is no proof."""
+    """18.3 crashes on a `network:` wrapper; the guest's 20.4 takes it, so only a look helps."""
     assert sight.found["network_config"] == ["config", "version"]
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from traceback import format_exception
 
 from tests.e2e.scenes import Stage, Story
 
@@ -18,9 +18,8 @@ class Fleet:
 
     def __init__(self, stage: Stage, scenes: Mapping[str, Scene], *, wanted: list[str]) -> None:
         self._pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 2)
+        self._stage = stage
         self._told: dict[str, float] = {}
-        self._begun = time.monotonic()
-        self._stop = threading.Event()
         self._futures: dict[str, Future[Story]] = {
             name: self._pool.submit(self._play, name, scenes[name], stage) for name in wanted
         }
@@ -30,14 +29,19 @@ class Fleet:
         return self._futures[name].result()
 
     def close(self) -> None:
-        """Begin no scene any more, and wait for those that play."""
-        self._stop.set()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Begin no scene any more, and end those that play."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for machine in self._stage.machines:
+            machine.pull_the_plug()
+        self._pool.shutdown(wait=True)
 
     def _play(self, name: str, scene: Scene, stage: Stage) -> Story:
         begun = time.monotonic()
         try:
             return scene(stage)
+        except BaseException as error:
+            (stage.directory / f"{name}.failed").write_text("".join(format_exception(error)))
+            raise
         finally:
             self._told[name] = time.monotonic() - begun
 

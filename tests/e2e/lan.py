@@ -92,13 +92,15 @@ def home(directory: Path) -> Iterator[Lan]:
 
 
 def _dnsmasq(directory: Path) -> list[str]:
-    hosts = [f"--dhcp-host={mac(n)},{leased(n)}" for n in range(1, LAST_LEASE - FIRST_LEASE)]
+    hosts = directory / "hosts"
+    numbers = range(1, LAST_LEASE - FIRST_LEASE)
+    hosts.write_text("".join(f"{mac(n)},{leased(n)}\n" for n in numbers))
     return [
         *("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--pid-file="),
         *("--no-resolv", "--no-hosts", "--no-poll", f"--interface={BRIDGE}", "--bind-interfaces"),
         *(f"--domain={DOMAIN}", f"--local=/{DOMAIN}/", f"--address=/services.{DOMAIN}/{ROUTER}"),
         f"--dhcp-range={SUBNET}.{FIRST_LEASE},{SUBNET}.{LAST_LEASE},255.255.255.0,1h",
-        *hosts,
+        f"--dhcp-hostsfile={hosts}",
         *("--dhcp-authoritative", f"--dhcp-leasefile={directory / 'leases'}", "--log-dhcp"),
         *("--log-queries", f"--log-facility={directory / 'dnsmasq.log'}"),
     ]

@@ -33,7 +33,7 @@ _MACHINES = {
 # For the emulator, not for the card: the probe's shell, and no LSM that HypriotOS has not either.
 _EXTRA = (
     "net.ifnames=0 apparmor=0 systemd.unified_cgroup_hierarchy=0 systemd.show_status=1 "
-    "systemd.debug_shell=hvc0 panic=-1"
+    "systemd.debug_shell=hvc0 systemd.mask=serial-getty@hvc0.service panic=-1"
 )
 _UNPACK = (
     "import sys, zlib, base64; "
@@ -86,7 +86,8 @@ class Machine:
         with self._lock:
             if self._process is not None and self._process.poll() is None:
                 self._process.send_signal(signal.SIGKILL)
-        self.wait_off(30)
+        if self._thread is not None:
+            self.wait_off(30)
 
     def wait_off(self, seconds: float) -> None:
         """Wait until the guest has turned itself off."""

@@ -126,6 +126,7 @@ class Stage:
     key: Path
     nodes: Mapping[str, Node]
     arch: str = "amd64"
+    machines: list[Machine] = field(default_factory=list)
 
     def machine(self, node: str, *, number: int, scene: str = "", **how: Any) -> Machine:
         """A machine with a copy of the node's card in it."""
@@ -134,7 +135,9 @@ class Stage:
         card = place / "card.img"
         baseimage.run("cp", "--sparse=always", self.directory / f"{node}.img", card)
         grow(card)
-        return Machine(node, card, self.lan, self.lan.plug(number), arch=self.arch, **how)
+        machine = Machine(node, card, self.lan, self.lan.plug(number), arch=self.arch, **how)
+        self.machines.append(machine)
+        return machine
 
     def patience(self, seconds: float) -> float:
         return seconds * SCALE[self.arch]
