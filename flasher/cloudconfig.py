@@ -300,6 +300,8 @@ def _rules(data: Mapping[str, Any], image: CloudInit) -> Iterator[Violation]:
         yield from _file_rules(item, ("write_files", number), image)
     for number, item in _entries(data, "users"):
         yield from _user_rules(item, ("users", number), image)
+    for key in ("bootcmd", "runcmd"):
+        yield from _command_rules(data.get(key), (key,))
     chpasswd = data.get("chpasswd")
     if isinstance(chpasswd, dict):
         for key in sorted(set(chpasswd) - image.chpasswd_keys):
@@ -312,6 +314,23 @@ def _entries(data: Mapping[str, Any], key: str) -> Iterator[tuple[int, Mapping[s
     value = data.get(key)
     if isinstance(value, list):
         yield from ((i, item) for i, item in enumerate(value) if isinstance(item, dict))
+
+
+def _command_rules(commands: object, path: YamlPath) -> Iterator[Violation]:
+    """One command of another kind, and cloud-init runs none of them (util.py of 18.3, shellify)."""
+    for number, command in enumerate(commands if isinstance(commands, list) else ()):
+        if isinstance(command, dict):
+            message = "is a mapping, because of its ': ': put the whole command into quotes"
+            yield Violation((*path, number), message)
+        elif not isinstance(command, (str, list)):
+            message = "every command is a text, or a list of a program and its arguments"
+            yield Violation((*path, number), message)
+        elif isinstance(command, list):
+            yield from (
+                Violation((*path, number, place), "must be a text: put it into quotes")
+                for place, word in enumerate(command)
+                if not isinstance(word, str)
+            )
 
 
 def _unknown_key(key: str, image: CloudInit) -> str:

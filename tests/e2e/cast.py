@@ -50,6 +50,7 @@ BROKEN = {
 SCENES: Mapping[str, Scene] = {
     "static": scenes.static,
     "dhcp": scenes.dhcp,
+    "late router": scenes.late_router,
     "wifi": scenes.wifi,
     **{
         f"cut-{number}": functools.partial(
@@ -62,3 +63,6 @@ SCENES: Mapping[str, Scene] = {
         for number, (name, (file, damage)) in enumerate(BROKEN.items(), 1)
     },
 }
+
+# ARM is emulated several times slower: the scenes that show its own Docker and Python at work.
+ON_ARM = ("dhcp", "wifi", "cut-5")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,6 +13,7 @@ pytest.register_assert_rewrite("tests.e2e.checks")
 from tests.e2e import cast  # noqa: E402
 from tests.e2e.base import base_image  # noqa: E402
 from tests.e2e.fleet import Fleet  # noqa: E402
+from tests.e2e.foreign import NATIVE  # noqa: E402
 from tests.e2e.lan import home  # noqa: E402
 from tests.e2e.scenes import Stage, Story, write_cards  # noqa: E402
 from tests.support import tools  # noqa: E402
@@ -21,6 +21,15 @@ from tests.support import tools  # noqa: E402
 ARCH = os.environ.get("PIFLASH_E2E_ARCH", "amd64")
 QEMU = {"amd64": "qemu-system-x86_64", "armhf": "qemu-system-arm"}
 _notes: list[str] = []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On an architecture that is not the machine's own, only a few scenes play."""
+    if ARCH == NATIVE:
+        return
+    mine = [item for item in items if _scene(item) in (None, *cast.ON_ARM)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in mine])
+    items[:] = mine
 
 
 @pytest.fixture(scope="session")
@@ -62,12 +71,6 @@ def story(fleet: Fleet, request: pytest.FixtureRequest) -> Story:
 def _scene(item: pytest.Item) -> str | None:
     marker = item.get_closest_marker("scene")
     return marker.args[0] if marker else None
-
-
-@pytest.fixture(scope="session")
-def card_directory(stage: Stage) -> Path:
-    """Where the cluster file and the written cards lie."""
-    return stage.directory
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -47,6 +47,11 @@ class Lan:
         _run(*inside, "link", "set", cable.tap, "master", BRIDGE, "up")
         return cable
 
+    def switch(self, cable: Cable, *, connected: bool) -> None:
+        """Take the cable out of the switch, or put it back; the machine still sees a carrier."""
+        where = ("master", BRIDGE) if connected else ("nomaster",)
+        _run("ip", "-n", self.namespace, "link", "set", cable.tap, *where)
+
     def unplug(self, cable: Cable) -> None:
         """Take the cable away; it may be gone already."""
         subprocess.run(

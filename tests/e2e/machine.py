@@ -169,7 +169,7 @@ class Machine:
         packed = base64.encodebytes(zlib.compress(script.encode())).decode()
         begin, end = f"begin-{time.monotonic_ns()}", f"end-{time.monotonic_ns()}"
         text = (
-            "stty -echo -onlcr 2>/dev/null; PS1=; PS2=\n"
+            "stty -echo -onlcr 2>/dev/null; PS1=; PS2=; unset HISTFILE\n"
             f"python3 -c '{_UNPACK}' >/run/probe <<'.'\n{packed}.\n"
             f"echo {begin[:3]}''{begin[3:]}; {program} /run/probe 2>&1; echo {end[:3]}''{end[3:]}\n"
         )
@@ -183,7 +183,7 @@ class Machine:
         """Start a command and don't wait for its answer: it ends the shell."""
         with socket.socket(socket.AF_UNIX) as shell:
             self._connect(shell, 30)
-            shell.sendall(f"{command}\n".encode())
+            shell.sendall(f"unset HISTFILE; {command}\n".encode())
             time.sleep(1)
 
     def _connect(self, shell: socket.socket, seconds: float) -> None:

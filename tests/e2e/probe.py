@@ -3,6 +3,7 @@
 Python 3.7, standard library and what cloud-init brings; it is sent as text and judges nothing.
 """
 
+import calendar
 import glob
 import grp
 import hashlib
@@ -90,6 +91,13 @@ def unit(name):
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
+def started(name):
+    """UTC seconds, by the guest's clock of that moment."""
+    line = run("env", "TZ=UTC", "systemctl", "show", "-p", "ExecMainStartTimestamp", name)
+    text = line.strip().split("=", 1)[1]
+    return calendar.timegm(time.strptime(text, "%a %Y-%m-%d %H:%M:%S UTC"))
+
+
 def journal(*options):
     lines = run("journalctl", "-b", "--no-pager", "-o", "json", *options).splitlines()
     return [json.loads(line) for line in lines if line.startswith("{")]
@@ -105,13 +113,13 @@ def addresses():
 
 def docker():
     info = json.loads(run("docker", "info", "--format", "{{json .}}").splitlines()[-1])
-    started = journal("-u", "docker", "--grep", "Starting up")
-    times = [int(item["__REALTIME_TIMESTAMP"]) / 1e6 for item in started]
+    daemons = {item["_PID"] for item in journal("-u", "docker", "_COMM=dockerd")}
     keys = ("LoggingDriver", "SecurityOptions", "CgroupVersion", "CgroupDriver", "ServerVersion")
     return {
         "info": {key: info.get(key) for key in keys},
         "warnings": info.get("Warnings") or [],
-        "started": times,
+        "daemons": sorted(daemons),
+        "started": started("docker.service"),
         "daemon_json": read("/etc/docker/daemon.json"),
         "daemon_json_written": os.stat("/etc/docker/daemon.json").st_mtime
         if os.path.exists("/etc/docker/daemon.json")
@@ -156,6 +164,7 @@ def units():
         "cycles": [item.get("MESSAGE") for item in journal("--grep", cycles)],
         "jobs": run("systemctl", "list-jobs", "--no-legend").split("\n")[:-1],
         "piflash": unit("piflash.service"),
+        "piflash_started": started("piflash.service"),
         "docker": unit("docker.service"),
         "ssh": unit("ssh.service"),
         "state": run("systemctl", "is-system-running").strip(),

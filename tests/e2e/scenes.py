@@ -24,6 +24,7 @@ from tests.support.fileserver import serve
 PROBE = (Path(__file__).parent / "probe.py").read_text()
 SCALE = {"amd64": 1.0, "armhf": 8.0}  # how patient to be
 FIRST_BOOT, NEXT_BOOT = 600.0, 400.0  # seconds, on a busy machine
+ROUTER_IS_BACK = 400.0  # dhclient asks again every 300 s
 FINISHED = r"Cloud-init v\. \S+ finished at"
 
 CLUSTER = """\
@@ -72,7 +73,7 @@ runcmd:
   - [hoist, first]
   - hoist second
   - [sh, -c, 'hoist "third after $(systemctl is-enabled piflash.service)"']
-  - hoist "fourth: $(cat /etc/hostname) $(id -un helm)"
+  - 'hoist "fourth: $(cat /etc/hostname) $(id -un helm)"'
 """
 
 
@@ -98,9 +99,9 @@ class Sight:
 
     node: Node
     boot: int
-    found: Mapping[str, Any]
+    found: Mapping[str, Any] = field(repr=False)
     login: str
-    console: str
+    console: str = field(repr=False)
     seconds: float
 
 
@@ -109,8 +110,8 @@ class Story:
     """What a scene saw, in order."""
 
     sights: list[Sight] = field(default_factory=list)
-    notes: dict[str, Any] = field(default_factory=dict)
-    console: str = ""
+    notes: dict[str, Any] = field(default_factory=dict, repr=False)
+    console: str = field(default="", repr=False)
 
     @property
     def first(self) -> Sight:
@@ -365,6 +366,27 @@ ifquery wlan0
 echo ---
 timeout 5 wpa_supplicant -dd -D none -i lo -c /etc/wpa_supplicant/wpa_supplicant.conf
 """
+
+
+def late_router(stage: Stage) -> Story:
+    """After a power failure the Pi is up before the router: no DHCP during its first boot."""
+    node = replace(stage.nodes["pi4"], dhcp=net.leased(4))
+    machine = stage.machine("pi4", number=4, scene="late-router")
+    stage.lan.switch(machine.cable, connected=False)
+    with _kept(machine, story := Story()):
+        begun = time.monotonic()
+        machine.power_on()
+        machine.wait_for(FINISHED, seconds=stage.patience(FIRST_BOOT))
+        story.sights.append(look(stage, machine, node, boot=1, begun=begun))
+        stage.lan.switch(machine.cable, connected=True)
+        connected = time.monotonic()
+        while _login(stage, node) != f"{node.user} {node.name} root 1":
+            if time.monotonic() - connected > stage.patience(ROUTER_IS_BACK):
+                break
+            time.sleep(5)
+        story.notes["seconds"] = time.monotonic() - connected
+        story.sights.append(look(stage, machine, node, boot=1, begun=begun))
+    return story
 
 
 def power_cut(stage: Stage, *, number: int, marker: str, delay: float, cache: str) -> Story:

@@ -14,6 +14,7 @@ SIGHTS = {
     "static, tenth boot": ("static", 2, EVERY_BOOT),
     "dhcp, clock at 2019, first boot": ("dhcp", 0, EVERY_BOOT),
     "dhcp, second boot": ("dhcp", 1, EVERY_BOOT),
+    "dhcp answers late, after the first boot": ("late router", 1, EVERY_BOOT),
     "wifi only, first boot": ("wifi", 0, WITHOUT_NETWORK),
 }
 
@@ -56,3 +57,9 @@ def test_card_that_was_turned_off_is_clean(story: Story, name: str) -> None:
 @pytest.mark.scene("static")
 def test_first_power_on_grows_the_root_and_reboots(story: Story) -> None:
     assert story.console.count("init_resize: p2 fills the card") == 1
+
+
+@pytest.mark.scene("late router")
+def test_boot_does_not_wait_for_the_router(story: Story) -> None:
+    failing = checks.failing(story.first, EVERY_BOOT)
+    assert set(failing) == {"lan_address", "login_over_ssh"}

@@ -33,7 +33,9 @@ def test_second_user_has_its_login_and_no_more(story: Story) -> None:
     assert helm["keys"].strip() == story.first.node.key
     assert "docker" not in helm["groups"]
     assert "not allowed to run sudo" in helm["sudo"]
-    assert story.notes["helm"].startswith("helm pi2 sudo: a password is required")
+    assert story.notes["helm"].startswith("helm pi2 ")
+    assert "sudo: a password is required" in story.notes["helm"]
+    assert "permission denied while trying to connect to the Docker" in story.notes["helm"]
 
 
 @pytest.mark.scene("wifi")
@@ -63,6 +65,17 @@ def test_wpa_supplicant_reads_what_was_written(story: Story) -> None:
 def test_node_without_cable_asks_nothing_of_the_wired_network(story: Story) -> None:
     assert story.notes["asked"] == []
     assert not [a for a in story.first.found["addresses"] if a[0] == "eth0"]
+
+
+def test_command_that_yaml_reads_as_a_mapping_is_refused(stage: Stage) -> None:
+    """On the Pi it would keep cloud-init from running any command, piflash's own among them."""
+    text = (stage.directory / "cluster.yaml").read_text()
+    refused = stage.directory / "refused.yaml"
+    refused.write_text(text + "cloud_config:\n  runcmd:\n  - echo a: b\n")
+    done = stage.piflash("check", "--cluster", str(refused))
+    assert done.returncode == 3
+    line = text.count("\n") + 3
+    assert f"refused.yaml:{line}:5: cloud_config.runcmd[0]: is a mapping" in done.stderr
 
 
 def test_packages_are_refused_with_the_reason(stage: Stage) -> None:
