@@ -63,7 +63,9 @@ class Teller:
                 "BLOCKED",
                 "try again",
                 "%s: %s" % (type(error).__name__, error),
-                remedy="see `journalctl -u piflash` on the node",
+                # -m: HypriotOS makes a new machine-id during the first boot, and without it
+                # journalctl shows nothing of what was logged before.
+                remedy="see `journalctl -m -u piflash` on the node",
             )
             if decision != self._told:
                 traceback.print_exc()

@@ -213,6 +213,8 @@ def _shape(root: Path, *, arch: str) -> None:
     ):
         _link(root / masked, "/dev/null")
     _name_network_file_as_before(root)
+    # Debian buster has none, so its journal is kept in memory.
+    shutil.rmtree(root / "var/log/journal", ignore_errors=True)
     for stale in (*root.glob("var/cache/apt/*.bin"), *root.glob("var/log/**/*.log")):
         stale.unlink()
     write("boot/cmdline.txt", CMDLINE.format(console=CONSOLES[arch], signature=signature))

@@ -99,7 +99,10 @@ def started(name):
 
 
 def journal(*options):
-    lines = run("journalctl", "-b", "--no-pager", "-o", "json", *options).splitlines()
+    """This boot's entries. -m: those from before the machine-id was made anew count too."""
+    boot = read("/proc/sys/kernel/random/boot_id").strip().replace("-", "")
+    options = ("-m", "--no-pager", "-o", "json", "_BOOT_ID=" + boot, *options)
+    lines = run("journalctl", *options).splitlines()
     return [json.loads(line) for line in lines if line.startswith("{")]
 
 
@@ -113,7 +116,7 @@ def addresses():
 
 def docker():
     info = json.loads(run("docker", "info", "--format", "{{json .}}").splitlines()[-1])
-    daemons = {item["_PID"] for item in journal("-u", "docker", "_COMM=dockerd")}
+    daemons = {item["_PID"] for item in journal("_SYSTEMD_UNIT=docker.service", "_COMM=dockerd")}
     keys = ("LoggingDriver", "SecurityOptions", "CgroupVersion", "CgroupDriver", "ServerVersion")
     return {
         "info": {key: info.get(key) for key in keys},
@@ -158,10 +161,12 @@ def guarded(function, *arguments):
 
 
 def units():
-    cycles = "ordering cycle|deleted to break"
+    cycles = re.compile("ordering cycle|deleted to break")
+    told = [str(item.get("MESSAGE")) for item in journal("_PID=1")]
     return {
+        "told": len(told),
         "failed": run("systemctl", "--failed", "--plain", "--no-legend").split("\n")[:-1],
-        "cycles": [item.get("MESSAGE") for item in journal("--grep", cycles)],
+        "cycles": [line for line in told if cycles.search(line)],
         "jobs": run("systemctl", "list-jobs", "--no-legend").split("\n")[:-1],
         "piflash": unit("piflash.service"),
         "piflash_started": started("piflash.service"),
