@@ -59,6 +59,7 @@ tools-demo:
 	@.ci/tools demo
 
 tools-e2e:
+	@[ "$$(id -u)" = 0 ] || { echo "make e2e makes a network namespace and needs root. Run: sudo make e2e" >&2; exit 8; }
 	@.ci/tools e2e$(if $(filter-out amd64,$(ARCH)),-$(ARCH))
 
 tools-test:

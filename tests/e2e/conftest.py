@@ -20,6 +20,7 @@ from tests.support import tools  # noqa: E402
 
 ARCH = os.environ.get("PIFLASH_E2E_ARCH", "amd64")
 QEMU = {"amd64": "qemu-system-x86_64", "armhf": "qemu-system-arm"}
+LAST_LINES = 6
 _notes: list[str] = []
 
 
@@ -42,8 +43,13 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     base = base_image(ARCH)
     size = base.archive.stat().st_size >> 20
     _notes.append(f"base image {base.archive.name}, {size} MiB: {time.monotonic() - begun:.0f} s")
-    with home(directory) as lan:
-        yield write_cards(directory, base, lan)
+    try:
+        with home(directory) as lan:
+            yield write_cards(directory, base, lan)
+    finally:
+        # pytest keeps the directories of its last runs: the consoles are worth it, cards are not.
+        for card in directory.rglob("*.img"):
+            card.unlink()
 
 
 @pytest.fixture(scope="session")
@@ -56,8 +62,11 @@ def fleet(stage: Stage, request: pytest.FixtureRequest) -> Iterator[Fleet]:
         yield fleet
     finally:
         fleet.close()
-        for name, seconds in fleet.seconds.items():
-            _notes.append(f"scene {name}: {seconds:.0f} s")
+        _notes.extend(f"scene {name}: {seconds:.0f} s" for name, seconds in fleet.seconds.items())
+        for name, story in fleet.told():
+            boot = story.first
+            _notes.append(f"{name}: settled {boot.seconds:.0f} s after power-on; its console then:")
+            _notes.extend(f"    {line}" for line in boot.console.splitlines()[-LAST_LINES:])
 
 
 @pytest.fixture

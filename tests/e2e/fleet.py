@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from traceback import format_exception
 
@@ -27,6 +27,12 @@ class Fleet:
     def story(self, name: str) -> Story:
         """Give what a scene saw, when it is over."""
         return self._futures[name].result()
+
+    def told(self) -> Iterator[tuple[str, Story]]:
+        """Give the scenes that came to their end."""
+        for name, future in self._futures.items():
+            if future.done() and not future.cancelled() and future.exception() is None:
+                yield name, future.result()
 
     def close(self) -> None:
         """Begin no scene any more, and end those that play."""

@@ -110,12 +110,13 @@ class Machine:
                 if not self._on.is_set():
                     return
                 self.starts += 1
-                self._process = subprocess.Popen(
-                    self.lan.inside(*self._command()),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=(self.directory / f"{self.name}.qemu").open("ab"),
-                )
+                with (self.directory / f"{self.name}.qemu").open("ab") as talk:
+                    self._process = subprocess.Popen(
+                        self.lan.inside(*self._command()),
+                        stdin=subprocess.DEVNULL,
+                        stdout=talk,
+                        stderr=talk,
+                    )
             self._process.wait()
             if "reboot: Power down" in self.console[-400:]:
                 return

@@ -318,6 +318,7 @@ def static(stage: Stage) -> Story:
             if sight:
                 story.sights.append(sight)
         turn_off(stage, machine)
+        story.notes["status.txt"] = read_boot(machine.card, "piflash/status.txt").decode()
         story.notes["fsck"] = fsck(machine.card)
     return story
 

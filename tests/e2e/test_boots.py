@@ -55,6 +55,11 @@ def test_card_that_was_turned_off_is_clean(story: Story, name: str) -> None:
 
 
 @pytest.mark.scene("static")
+def test_status_txt_can_be_read_in_another_computer(story: Story) -> None:
+    assert story.notes["status.txt"] == story.sights[-1].found["status_txt"]
+
+
+@pytest.mark.scene("static")
 def test_first_power_on_grows_the_root_and_reboots(story: Story) -> None:
     assert story.console.count("init_resize: p2 fills the card") == 1
 
