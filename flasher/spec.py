@@ -92,8 +92,7 @@ def parse(text: str, *, file: str, known: Known) -> ClusterSpec:
     found += extras.problems
     found += _judged(view, extras, known, without={problem.location for problem in found})
     if found:
-        option = "" if file == "cluster.yaml" else f" --cluster {file}"
-        raise yamltext.failure(found, file=file, hint=f"correct them, then: piflash check{option}")
+        raise yamltext.failure(found, file=file, hint="correct them, then: piflash check")
     return _cluster(view, extras.configs)
 
 

@@ -108,7 +108,7 @@ def test_problems_in_a_named_file_point_into_it_beside_the_cluster_file() -> Non
     assert str(caught.value).splitlines() == [
         "1 problem in demo/list.yaml:",
         "demo/list.yaml:2:1: must be a mapping of cloud-config keys",
-        "  correct them, then: piflash check --cluster demo/home.yaml",
+        "  correct them, then: piflash check",
     ]
 
 
