@@ -117,8 +117,8 @@ class Machine:
                         stdout=talk,
                         stderr=talk,
                     )
-            self._process.wait()
-            if "reboot: Power down" in self.console[-400:]:
+            # With -no-reboot a reset ends QEMU well; anything else is no reboot.
+            if self._process.wait() != 0 or "reboot: Power down" in self.console[-400:]:
                 return
 
     def _command(self) -> list[str]:

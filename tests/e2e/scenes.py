@@ -423,7 +423,7 @@ def broken(
     with _kept(machine, story := Story()):
         begun = time.monotonic()
         machine.power_on()
-        machine.wait_for("Reached target.*Multi-User System", seconds=stage.patience(FIRST_BOOT))
+        machine.wait_for("Reached target.*Login Prompts", seconds=stage.patience(FIRST_BOOT))
         story.sights.append(look(stage, machine, node, boot=1, begun=begun))
     return story
 
