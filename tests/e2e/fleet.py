@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -44,7 +45,12 @@ class Fleet:
     def _play(self, name: str, scene: Scene, stage: Stage) -> Story:
         begun = time.monotonic()
         try:
-            return scene(stage)
+            story = scene(stage)
+            found = [sight.found for sight in story.sights]
+            (stage.directory / f"{name}.json").write_text(
+                json.dumps([found, story.notes], indent=1)
+            )
+            return story
         except BaseException as error:
             (stage.directory / f"{name}.failed").write_text("".join(format_exception(error)))
             raise

@@ -440,6 +440,8 @@ def fsck(card: Path) -> str:
         skip = (f"skip={start * 512}", f"count={count * 512}", "iflag=skip_bytes,count_bytes")
         baseimage.run("dd", f"if={card}", f"of={part}", "bs=1M", "conv=sparse", *skip)
         os.truncate(part, count * 512)
+        if number == 0:
+            _forget_unmount(part)
         done = subprocess.run(
             [*program, str(part)], capture_output=True, text=True, timeout=300, check=False
         )
@@ -447,6 +449,18 @@ def fsck(card: Path) -> str:
         if done.returncode:
             found.append(f"{program[0]}: {done.stdout}")
     return "\n".join(found)
+
+
+def _forget_unmount(part: Path) -> None:
+    """Clear the mark of a file system that was not unmounted; Linux keeps it after a power cut.
+
+    Bit 0 of the state byte at 0x25 of a FAT16's boot sector (Linux, fs/fat/inode.c, fat_set_state).
+    """
+    with part.open("r+b") as volume:
+        volume.seek(0x25)
+        state = volume.read(1)[0]
+        volume.seek(0x25)
+        volume.write(bytes([state & ~1]))
 
 
 class _kept:
