@@ -41,11 +41,15 @@ class Login:
 
 @dataclass(frozen=True)
 class Cmdline:
-    """The kernel's command line: words that must be there, and starts of words that must not."""
+    """The kernel's command line: words that must be there, and starts of words that must not.
+
+    `ext4_flags`: options that the root file system is mounted with, if the line says it is ext4.
+    """
 
     file: str
     need: tuple[str, ...]
     never: tuple[str, ...]
+    ext4_flags: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,7 @@ def _profile(data: Mapping[str, Any]) -> Profile:
         login=Login(**_tuples(data["login"], "groups", "unknown_key_types")),
         timezones=dict(data["timezones"]),
         clock_file=data["clock_file"],
-        cmdline=Cmdline(**_tuples(data["cmdline"], "need", "never")),
+        cmdline=Cmdline(**_tuples(data["cmdline"], "need", "never", "ext4_flags")),
         sources=Sources(**sources) if sources else None,
         files=tuple(_file(item) for item in data["files"]),
         seccomp=dict(data["seccomp"]),

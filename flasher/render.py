@@ -11,7 +11,7 @@ import hashlib
 import ipaddress
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -110,7 +110,20 @@ def cmdline(existing: bytes, *, profile: Profile) -> bytes:
                 hint="take the image as it was published",
             )
     missing = [word for word in rules.need if word not in words]
-    return f"{' '.join([line, *missing])}\n".encode() if missing else existing
+    wanted = [*_with_ext4_flags(words, rules.ext4_flags), *missing]
+    return f"{' '.join(wanted)}\n".encode() if wanted != words else existing
+
+
+def _with_ext4_flags(words: list[str], flags: Sequence[str]) -> list[str]:
+    """Give the words with the flags added to rootflags=, of which the kernel takes the last one."""
+    if "rootfstype=ext4" not in words:
+        return words
+    given = [word for word in words if word.startswith("rootflags=")]
+    there = given[-1].partition("=")[2].split(",") if given else []
+    missing = [flag for flag in flags if flag not in there]
+    if not missing:
+        return words
+    return [*(w for w in words if w not in given), f"rootflags={','.join([*there, *missing])}"]
 
 
 def files(source: Mapping[str, bytes], *, values: Mapping[str, object]) -> dict[str, bytes]:

@@ -152,6 +152,13 @@ def card_is_filled(sight: Sight) -> None:
     assert "rw" in boot[3].split(",")
 
 
+def no_delayed_allocation(sight: Sight) -> None:
+    """Decision 0008: it has to last through the remount that fstab asks for."""
+    (root,) = sight.found["disk"]["root"]
+    assert root[2] == "ext4"
+    assert "nodelalloc" in root[3].split(",")
+
+
 def own_machine_id(sight: Sight) -> None:
     assert re.fullmatch("[0-9a-f]{32}", sight.found["machine_id"])
     assert sight.found["machine_id"] != SAME_MACHINE_ID.strip()
@@ -194,6 +201,7 @@ EVERY_BOOT: Mapping[str, Check] = {
         network_config_is_bare,
         instance_id,
         card_is_filled,
+        no_delayed_allocation,
         own_machine_id,
         package_sources_mended,
         no_secret_readable,

@@ -182,6 +182,7 @@ def disk():
     return {
         "root_bytes": vfs.f_blocks * vfs.f_frsize,
         "boot": [m for m in mounts if m[1] == "/boot"],
+        "root": [m for m in mounts if m[1] == "/"],
         "partitions": read("/proc/partitions"),
     }
 

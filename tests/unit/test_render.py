@@ -279,6 +279,22 @@ def test_missing_words_are_appended_to_the_one_line() -> None:
 
 
 @pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("rootfstype=ext4", "rootfstype=ext4 rootflags=nodelalloc"),
+        ("rootfstype=ext4 rootflags=noload", "rootfstype=ext4 rootflags=noload,nodelalloc"),
+        ("rootfstype=ext4 rootflags=a,nodelalloc", "rootfstype=ext4 rootflags=a,nodelalloc"),
+        ("rootfstype=btrfs", "rootfstype=btrfs"),
+        ("rootwait", "rootwait"),
+    ],
+)
+def test_root_of_ext4_is_mounted_without_delayed_allocation(flags: str, expected: str) -> None:
+    need = "cgroup_enable=memory swapaccount=1"
+    line = render.cmdline(f"{need} {flags}\n".encode(), profile=PROFILE)
+    assert line == f"{need} {expected}\n".encode()
+
+
+@pytest.mark.parametrize(
     ("line", "words"),
     [
         (b"", "not one line"),

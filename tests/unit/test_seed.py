@@ -23,6 +23,7 @@ COMMON = {
     "meta-data",
     "network-config",
     "fake-hwclock.data",
+    "cmdline.txt",
     "piflash/firstboot.pyz",
     "piflash/node.json",
     "piflash/identity/ca.pem",
@@ -83,7 +84,8 @@ def test_clock_file_is_the_flash_time_in_utc(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_command_line_is_touched_only_if_words_are_missing() -> None:
     spec = specs.cluster()
-    assert "cmdline.txt" not in specs.build(spec).files
+    whole = {"cmdline.txt": specs.build(spec).files["cmdline.txt"].content}
+    assert "cmdline.txt" not in specs.build(spec, boot=whole).files
     short = {"cmdline.txt": b"quiet init=/usr/lib/raspi-config/init_resize.sh\n"}
     line = specs.text(specs.build(spec, boot=short), "cmdline.txt")
     assert line.count("\n") == 1
@@ -97,7 +99,8 @@ def test_image_without_command_line_is_refused() -> None:
 
 def test_no_file_of_the_image_is_replaced_but_those_meant() -> None:
     touched = set(specs.names(specs.build(STACKED))) & set(BOOT_FILES)
-    assert touched == {"user-data", "meta-data", "network-config", "fake-hwclock.data"}
+    seed = {"user-data", "meta-data", "network-config"}
+    assert touched == {*seed, "cmdline.txt", "fake-hwclock.data"}
 
 
 # --- node.json ----------------------------------------------------------------------------------
