@@ -19,6 +19,7 @@ def main() -> None:
         code = cli.run(sys.argv[1:])
     except KeyboardInterrupt:
         code = INTERRUPTED
+    _let_go_of_stderr()
     sys.exit(code)
 
 
@@ -32,6 +33,14 @@ def _open_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
         elif isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _let_go_of_stderr() -> None:
+    """Keep the exit code: Python makes it 120 if its last flush of a stream fails."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 if __name__ == "__main__":

@@ -31,7 +31,9 @@ def project(tmp_path: Path) -> Path:
 
 def environment(directory: Path) -> dict[str, str]:
     schema = {"PIFLASH_CACHE": str(directory / "cache"), "no_proxy": "*"}
-    return {**os.environ, **schema}
+    # With it Python keeps nothing back that it could fail to write at its end.
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    return {**inherited, **schema}
 
 
 def answer(directory: Path, typed: str, *argv: str) -> tuple[int, str, str]:

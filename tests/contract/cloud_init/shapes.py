@@ -71,6 +71,10 @@ def b64(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
+# The last command on a node with Wi-Fi: a text of its own, so a line of its own behind it.
+WLAN0 = "ifup wlan0 || echo 'piflash: wlan0 did not come up' >&2\n\n"
+
+
 @dataclass(frozen=True)
 class Shape:
     """`node`: its mapping in the cluster file. `files`: path -> mode and content, or None."""
@@ -159,13 +163,13 @@ SHAPES: Mapping[str, Shape] = {
             "/etc/network/interfaces.d/wlan0": (0o644, (WLAN + ON_WLAN).encode()),
             "/etc/wpa_supplicant/wpa_supplicant.conf": (0o600, SUPPLICANT.encode()),
         },
-        runcmd="'ifup' 'wlan0'\n",
+        runcmd=WLAN0,
     ),
     "wifi and cable": Shape(
         "{role: manager, wifi: true, lan: 192.168.1.11/24}",
         network=STATIC,
         files={"/etc/network/interfaces.d/wlan0": (0o644, WLAN.encode())},
-        runcmd="'ifup' 'wlan0'\n",
+        runcmd=WLAN0,
     ),
     "no wifi": Shape(
         "{role: manager}",
@@ -235,7 +239,7 @@ SHAPES: Mapping[str, Shape] = {
     "runcmd after wifi": Shape(
         "{role: manager, wifi: true}",
         extra=b"#cloud-config\nruncmd: [[uptime]]\n",
-        runcmd="'ifup' 'wlan0'\n'uptime'\n",
+        runcmd=WLAN0 + "'uptime'\n",
     ),
     "crlf": Shape(
         "{role: manager}",
