@@ -12,10 +12,11 @@ pytest.register_assert_rewrite("tests.e2e.checks")
 
 from tests.e2e import cast  # noqa: E402
 from tests.e2e.base import base_image  # noqa: E402
+from tests.e2e.cards import Stage, write_cards  # noqa: E402
 from tests.e2e.fleet import Fleet  # noqa: E402
 from tests.e2e.foreign import NATIVE  # noqa: E402
 from tests.e2e.lan import home  # noqa: E402
-from tests.e2e.scenes import Stage, Story, write_cards  # noqa: E402
+from tests.e2e.scenes import Story  # noqa: E402
 from tests.support import tools  # noqa: E402
 
 ARCH = os.environ.get("PIFLASH_E2E_ARCH", "amd64")

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from traceback import format_exception
 
-from tests.e2e.scenes import Stage, Story
+from tests.e2e.cards import Stage
+from tests.e2e.scenes import Story
 
 Scene = Callable[[Stage], Story]
 

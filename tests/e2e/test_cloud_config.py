@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.scenes import Stage, Story
+from tests.e2e.cards import Stage
+from tests.e2e.scenes import Story
 
 
 @pytest.mark.scene("dhcp")
