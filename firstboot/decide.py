@@ -1,45 +1,101 @@
-"""(NodeConfig, permit) -> what this node would do next, and why. Pure; all policy."""
+"""(NodeConfig, Observation, now) -> Decision: what this node does next, and why. Pure; all policy.
+
+One action a turn, then everything is observed anew; nothing here is remembered from turn to turn.
+What the leader does for others is in leader.py, what it answers them in admission.py.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import List, Optional, Tuple
 
+from firstboot import admission, leader
 from firstboot import permit as permits
+from firstboot.model import (
+    AskJoin,
+    Decision,
+    Engine,
+    Hello,
+    Init,
+    Join,
+    Leave,
+    Observation,
+    RaiseAddress,
+    Remember,
+    ReportJoined,
+    RestartDocker,
+    StepClock,
+)
 from firstboot.nodeconfig import NodeConfig
 from firstboot.permit import Permit, PermitError
 
+FRESH = 15.0  # seconds for which a peer's word counts
+DOCKER_PATIENCE = 120.0  # until dockerd's silence is told as a trouble
+NTP_PATIENCE = 90.0  # the founder waits that long for a true time
+REBUILD_PATIENCE = 120.0  # and a rebuilt one that long for an older swarm
+JOIN_PATIENCE = 45.0  # facts S2: a good join takes 0.3 s, a hopeless one hangs for ever
+PROBE_PATIENCE = 120.0  # until a missing leader is told as a trouble
+QUORUM_PATIENCE = 60.0
+RESTART_AGAIN = 300.0  # between two restarts of dockerd
+CLOCK_SLACK = 2.0  # between clocks that are as good as equal
+# Facts S1: swarmkit dates its root certificate back by about 5 minutes, no more.
+CLOCK_BEHIND = 240.0
+STRANGER = 3  # answers of "not of this swarm" in a row that are believed
 
-@dataclass(frozen=True)
-class Decision:
-    """One step. `phase` is a state of the machine; `remedy` is for what only a person can do."""
 
-    phase: str
-    next: str
-    why: str
-    remedy: str = ""
+def decide(config: NodeConfig, permit: str, seen: Observation, now: float) -> Decision:
+    """Give the next step; `permit` is the text that the node's card carries, or empty."""
+    if seen.engine is None:
+        reason = "docker" if now - seen.engine_since > DOCKER_PATIENCE else ""
+        return Decision("DOCKER", "dockerd does not answer", wait=1.0, reason=reason)
+    if not seen.address_up:
+        return Decision("DOCKER", "%s is not on this node" % config.address, RaiseAddress())
+    newest = _newest_epoch(seen, now)
+    if newest > seen.memory.epoch:
+        why = "a swarm of epoch %d exists" % newest
+        return Decision("OBSERVE", why, Remember(replace(seen.memory, epoch=newest)))
+    answer = admission.answer(config, seen, now)
+    if answer:
+        return answer
+    if seen.notes.refusal == "superseded":
+        return Decision("BLOCKED", "a newer card was flashed", wait=30.0, reason="superseded")
+    return _by_state(config, permit, seen, seen.engine, now)
 
 
-def decide(config: NodeConfig, *, permit: str) -> Decision:
-    """Give the node's next step; `permit` is the text that its card carries, or empty."""
-    seed = config.seed
-    if config.name != seed.name:
-        return Decision(
-            "JOIN",
-            "would join the swarm of %s at %s" % (seed.name, seed.address),
-            "%s is a %s and %s is the seed" % (config.name, config.role, seed.name),
-        )
+def _by_state(
+    config: NodeConfig, permit: str, seen: Observation, engine: Engine, now: float
+) -> Decision:
+    if engine.state == "inactive":
+        return _inactive(config, permit, seen, now)
+    if engine.state == "pending":
+        if now - engine.since < JOIN_PATIENCE:
+            return Decision("JOIN", "dockerd is joining", wait=0.5)
+        return Decision("LEAVE", "the join came to nothing in %d s" % JOIN_PATIENCE, Leave())
+    if engine.state == "error":
+        return _error(config, seen, engine, now)
+    if engine.state == "active":
+        if engine.manager:
+            return _manager(config, seen, engine, now)
+        return _worker(config, seen, engine, now)
+    return Decision("BLOCKED", "the swarm is %s" % engine.state, wait=10.0, reason="locked")
+
+
+# --- outside of a swarm -------------------------------------------------------------------------
+
+
+def _inactive(config: NodeConfig, permit: str, seen: Observation, now: float) -> Decision:
+    if config.name != config.seed.name or _leaders(seen, now):
+        return _join(seen, now)
     try:
         granted = _granted(config, permit)
     except PermitError as error:
-        return Decision(
-            "BLOCKED",
-            "nothing",
-            str(error),
-            remedy="write the card of %s again, from the directory of its cluster file"
-            % config.name,
-        )
-    command = "docker swarm init --advertise-addr %s" % config.address
-    return Decision("INIT", _first(granted) + command, _why(config, granted))
+        return Decision("BLOCKED", str(error), wait=10.0, reason="no-permit")
+    if _may_found(config, seen):
+        return _found(config, granted, seen, now)
+    if seen.memory.founded == config.epoch and not _other_managers(config):
+        why = "this card founded the swarm of epoch %d, whose database was here" % config.epoch
+        return Decision("BLOCKED", why, wait=10.0, reason="swarm-lost")
+    return _join(seen, now)
 
 
 def _granted(config: NodeConfig, text: str) -> Permit:
@@ -56,18 +112,220 @@ def _granted(config: NodeConfig, text: str) -> Permit:
     return granted
 
 
-def _first(granted: Permit) -> str:
-    if granted.kind == "rejoin":
-        return "would ask every other manager for a swarm to join; if there never was one, run: "
-    if granted.kind == "rebuild":
-        return "would look 120 s for a swarm with a quorum to join; if there is none, run: "
-    return "would run: "
+def _may_found(config: NodeConfig, seen: Observation) -> bool:
+    """The permit is not used up, and no other card's swarm of its epoch or a later one was seen."""
+    memory = seen.memory
+    if memory.epoch > config.epoch or memory.founded >= config.epoch:
+        return False
+    return memory.epoch < config.epoch or memory.founding == config.epoch
 
 
-def _why(config: NodeConfig, granted: Permit) -> str:
-    return "%s is the seed of %s and holds a %s permit for epoch %d" % (
+def _found(config: NodeConfig, granted: Permit, seen: Observation, now: float) -> Decision:
+    hindrance = _hindrance(config, granted, seen, now)
+    if hindrance:
+        return hindrance
+    waited = now - seen.begun
+    if seen.clock.quality != "ntp" and waited < NTP_PATIENCE:
+        return Decision("CLOCK", "waits for the time (NTP)", wait=min(2.0, NTP_PATIENCE - waited))
+    why = "%s is the seed of %s and holds a %s permit for epoch %d" % (
         config.name,
         config.cluster,
         granted.kind,
         granted.epoch,
     )
+    if seen.memory.founding != granted.epoch:
+        # Kept before the call: whatever happens in it, this card is the one that may repeat it.
+        return Decision("INIT", why, Remember(replace(seen.memory, founding=granted.epoch)))
+    return Decision("INIT", why, Init(granted.epoch))
+
+
+def _hindrance(
+    config: NodeConfig, granted: Permit, seen: Observation, now: float
+) -> Optional[Decision]:
+    """What the permit's kind asks for before `swarm init`, if it is not given yet."""
+    if granted.kind == "rebuild":
+        left = REBUILD_PATIENCE - (now - seen.begun)
+        if left > 0:
+            return Decision("PROBE", "looks for an older swarm that lives", wait=min(2.0, left))
+    if granted.kind == "rejoin":
+        silent, members = _others(config, seen, now)
+        if members:
+            why = "%s was in a swarm of this cluster, whose quorum does not answer"
+            return _managers_silent(why % ", ".join(members), seen, now)
+        if silent:
+            return _managers_silent("%s does not answer" % ", ".join(silent), seen, now)
+    return None
+
+
+def _managers_silent(why: str, seen: Observation, now: float) -> Decision:
+    blocked = now - seen.begun > PROBE_PATIENCE
+    return Decision("PROBE", why, wait=2.0, reason="managers-silent" if blocked else "")
+
+
+def _others(config: NodeConfig, seen: Observation, now: float) -> Tuple[List[str], List[str]]:
+    """Of the other managers: which do not answer, and which ever were in a swarm."""
+    silent, members = [], []
+    for name in _other_managers(config):
+        hello = _hello(seen, name, now)
+        if hello is None:
+            silent.append(name)
+        elif hello.was_member or hello.engine != "inactive":
+            members.append(name)
+    return silent, members
+
+
+def _join(seen: Observation, now: float) -> Decision:
+    leaders = _leaders(seen, now)
+    if not leaders:
+        reason = "no-leader" if now - max(seen.begun, seen.engine_since) > PROBE_PATIENCE else ""
+        why = "no manager with a quorum answers"
+        return Decision("PROBE", why, wait=1.0, reason=reason)
+    chosen = leaders[0]
+    ahead = chosen.time + (now - seen.peers[chosen.name].heard) - seen.clock.time
+    if ahead > CLOCK_SLACK and seen.clock.quality != "ntp":
+        why = "%s is %d s ahead (its clock: %s)" % (chosen.name, ahead, chosen.quality)
+        return Decision("CLOCK", why, StepClock(seen.clock.time + ahead))
+    if ahead > CLOCK_BEHIND:
+        why = "the clock of %s is %d s ahead of NTP" % (chosen.name, ahead)
+        return Decision("CLOCK", why, wait=5.0, reason="clock")
+    grant = seen.notes.grant
+    if grant and grant.swarm_id == chosen.swarm_id and now - grant.at < JOIN_PATIENCE:
+        return Decision("JOIN", "%s gave a token" % chosen.name, Join(grant))
+    since = seen.notes.refused_since
+    if since is not None and now - since < 1.0:
+        return Decision("JOIN", seen.notes.refusal, wait=1.0 - (now - since))
+    return Decision("JOIN", "%s leads" % chosen.name, AskJoin(chosen.name))
+
+
+def _leaders(seen: Observation, now: float) -> List[Hello]:
+    """Leaders that let nodes in, of no older epoch than was ever seen; the newest epoch first."""
+    fresh = [contact.fresh(now, within=FRESH) for contact in seen.peers.values()]
+    fit = [
+        hello
+        for hello in fresh
+        if hello and hello.grants and hello.swarm_epoch >= max(1, seen.memory.epoch)
+    ]
+    return sorted(fit, key=lambda hello: (-hello.swarm_epoch, hello.name))
+
+
+# --- in a swarm ---------------------------------------------------------------------------------
+
+
+def _error(config: NodeConfig, seen: Observation, engine: Engine, now: float) -> Decision:
+    why = "dockerd cannot take part in its swarm: %s" % (engine.error or "it does not say why")
+    restarted = seen.notes.restarted
+    if not seen.memory.swarm_epoch:
+        return Decision("LEAVE", why, Leave())
+    if engine.stale_clock or restarted is None or now - restarted > RESTART_AGAIN:
+        return Decision("RECOVER", why, RestartDocker())
+    if now - max(restarted, engine.since) < QUORUM_PATIENCE:
+        return Decision("RECOVER", why, wait=2.0)
+    if seen.memory.founded or config.role == "manager":
+        return Decision("BLOCKED", why, wait=10.0, reason="swarm-error")
+    return Decision("LEAVE", why, Leave())
+
+
+def _worker(config: NodeConfig, seen: Observation, engine: Engine, now: float) -> Decision:
+    chosen = _leader_of(seen, now)
+    if chosen is None:
+        silent = now - max(seen.begun, _last_word(seen)) > PROBE_PATIENCE
+        why = "in the swarm; its leader does not answer"
+        return Decision("MEMBER", why, wait=1.0, reason="no-leader" if silent else "")
+    if seen.memory.swarm_epoch and chosen.swarm_epoch > seen.memory.swarm_epoch:
+        why = "epoch %d has been founded; this node is in %d"
+        return Decision("LEAVE", why % (chosen.swarm_epoch, seen.memory.swarm_epoch), Leave())
+    if seen.notes.strangers >= STRANGER:
+        return Decision("LEAVE", "%s does not know this node's swarm" % chosen.name, Leave())
+    if _certified_in_the_future(seen, engine, chosen, now):
+        return Decision("LEAVE", "its certificate begins in the future", Leave())
+    if chosen.you != engine.node_id:
+        since = seen.notes.refused_since
+        if since is not None and now - since < 2.0:
+            return Decision("MEMBER", seen.notes.refusal, wait=2.0 - (now - since))
+        why = "tells %s which node it is" % chosen.name
+        return Decision("MEMBER", why, ReportJoined(chosen.name, engine.node_id))
+    if seen.memory.swarm_epoch != chosen.swarm_epoch:
+        memory = replace(seen.memory, swarm_epoch=chosen.swarm_epoch)
+        return Decision("MEMBER", "in the swarm of epoch %d" % chosen.swarm_epoch, Remember(memory))
+    if config.role == "manager":
+        return Decision("MEMBER", "waits for its promotion", wait=1.0)
+    return Decision("READY", "worker of the swarm that %s leads" % chosen.name, wait=10.0)
+
+
+def _certified_in_the_future(seen: Observation, engine: Engine, chosen: Hello, now: float) -> bool:
+    """Facts S16: the clock was put back. Only leaving helps, and only once the leader agrees."""
+    apart = abs(chosen.time + (now - seen.peers[chosen.name].heard) - seen.clock.time)
+    return engine.certified > seen.clock.time + CLOCK_BEHIND and apart < CLOCK_BEHIND
+
+
+def _manager(config: NodeConfig, seen: Observation, engine: Engine, now: float) -> Decision:
+    swarm, memory = seen.swarm, seen.memory
+    if swarm is None:
+        waited = now - max(seen.begun, engine.since) > QUORUM_PATIENCE
+        why = "manager; the swarm has no quorum"
+        return Decision("MEMBER", why, wait=1.0, reason="no-quorum" if waited else "")
+    if not swarm.epoch:
+        why = "this swarm has no %s" % "epoch of piflash"
+        return Decision("BLOCKED", why, wait=10.0, reason="foreign-swarm")
+    newer = [hello for hello in _leaders(seen, now) if hello.swarm_epoch > swarm.epoch]
+    if newer:
+        why = "epoch %d has been founded; this swarm is of %d"
+        return Decision("LEAVE", why % (newer[0].swarm_epoch, swarm.epoch), Leave())
+    founded = swarm.epoch if memory.founding == swarm.epoch else memory.founded
+    kept = replace(
+        memory, epoch=max(memory.epoch, swarm.epoch), swarm_epoch=swarm.epoch, founded=founded
+    )
+    if kept != memory:
+        return Decision("MEMBER", "in the swarm of epoch %d" % swarm.epoch, Remember(kept))
+    mine = [entry for entry in swarm.entries if entry.id == engine.node_id]
+    if mine and mine[0].leader:
+        return leader.duty(config, seen, swarm, mine[0], now)
+    if mine and mine[0].bound == config.name:
+        return Decision("READY", "manager of the swarm", wait=10.0)
+    chosen = _leader_of(seen, now)
+    if chosen is None:
+        return Decision("MEMBER", "manager; the leader does not answer", wait=1.0)
+    return Decision(
+        "MEMBER",
+        "tells %s which node it is" % chosen.name,
+        ReportJoined(chosen.name, engine.node_id),
+    )
+
+
+# --- what peers say -----------------------------------------------------------------------------
+
+
+def _hello(seen: Observation, name: str, now: float) -> Optional[Hello]:
+    contact = seen.peers.get(name)
+    return contact.fresh(now, within=FRESH) if contact else None
+
+
+def _leader_of(seen: Observation, now: float) -> Optional[Hello]:
+    """The leader of the newest epoch that answers, also while it lets nobody in."""
+    fresh = [contact.fresh(now, within=FRESH) for contact in seen.peers.values()]
+    fit = [
+        hello
+        for hello in fresh
+        if hello
+        and hello.quorum
+        and hello.leader == hello.name
+        and hello.swarm_epoch >= max(1, seen.memory.epoch)
+    ]
+    return max(fit, key=lambda hello: hello.swarm_epoch) if fit else None
+
+
+def _newest_epoch(seen: Observation, now: float) -> int:
+    """The highest epoch of a swarm that has a quorum; peers.py checked the charters."""
+    fresh = [contact.fresh(now, within=FRESH) for contact in seen.peers.values()]
+    return max([h.swarm_epoch for h in fresh if h and h.quorum] + [seen.memory.epoch])
+
+
+def _last_word(seen: Observation) -> float:
+    heard = [contact.heard for contact in seen.peers.values() if contact.hello]
+    return max(heard) if heard else seen.begun
+
+
+def _other_managers(config: NodeConfig) -> List[str]:
+    return [
+        peer.name for peer in config.roster if peer.role == "manager" and peer.name != config.name
+    ]

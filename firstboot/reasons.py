@@ -1,0 +1,27 @@
+"""Why a node makes no progress, and what a person can do: the closed list of BLOCKED. Pure data.
+
+`{seed}` and `{name}` are filled in by the status; docs/troubleshooting.md has the same list.
+"""
+
+from __future__ import annotations
+
+from typing import Mapping
+
+REASONS: Mapping[str, str] = {
+    "card": "flash this card again: piflash --node {name} TARGET",
+    "docker": "on the node: systemctl status docker; journalctl -m -u docker",
+    "no-permit": "flash {name} again from the directory of its cluster file",
+    "swarm-lost": "the swarm's database was on this node: flash it again, which founds a new one",
+    "superseded": "a newer card of {name} exists: take this one out, or flash it again",
+    "refused": "see the reason; flash {name} again from the directory of its cluster file",
+    "no-leader": "turn on {seed} and see that it is on the same network",
+    "managers-silent": "turn on every other manager; or, if one is lost: piflash --node {name} "
+    "--rebuild TARGET",
+    "no-quorum": "turn on the other managers",
+    "foreign-swarm": "piflash did not found this swarm: docker swarm leave --force",
+    "swarm-error": "on the node: docker info; journalctl -m -u docker; if it stays: flash it again",
+    "clock": "see that the nodes can reach an NTP server",
+    "name-taken": "two cards of {name} run at once: turn one of them off",
+    "locked": "this swarm is autolocked, which piflash does not use: docker swarm unlock",
+    "fault": "see `journalctl -m -u piflash` on the node",
+}
