@@ -14,11 +14,19 @@ from typing import Dict, List, Tuple
 
 from firstboot import files, nodeconfig
 from firstboot.layout import Layout
-from firstboot.nodeconfig import CA_PEM, NODE_KEY, NODE_PEM, PERMIT_JSON, ConfigError, NodeConfig
+from firstboot.nodeconfig import (
+    CA_PEM,
+    CHARTER_JSON,
+    NODE_KEY,
+    NODE_PEM,
+    PERMIT_JSON,
+    ConfigError,
+    NodeConfig,
+)
 
 MAX_IDENTITY_BYTES = 65536
 NEEDED = (NODE_KEY, NODE_PEM, CA_PEM)
-KNOWN = (*NEEDED, PERMIT_JSON)
+KNOWN = (*NEEDED, PERMIT_JSON, CHARTER_JSON)
 
 
 class CardError(Exception):
@@ -35,22 +43,27 @@ class Card:
 
     config: NodeConfig
     permit: str
+    charter: str
     left: Tuple[str, ...]
 
 
 def import_card(layout: Layout) -> Card:
     """Import what is not imported yet. CardError if the card does not hold a usable identity.
 
-    `Card.permit` is the permit's text, empty where the card has none.
+    `Card.permit` and `Card.charter` are texts, empty where the card has none.
     """
     files.make_directory(layout.state, mode=0o700)
     os.chmod(layout.state, 0o700)
     config = _import_node_json(layout)
     if not os.path.isdir(layout.identity):
         _import_identity(layout, name=config.name)
-    permit = files.read(os.path.join(layout.identity, PERMIT_JSON), limit=MAX_IDENTITY_BYTES)
-    text = (permit or b"").decode("ascii", "replace")
-    return Card(config, text, left=_scrub(layout.card_identity))
+    permit, charter = (_text(layout, name) for name in (PERMIT_JSON, CHARTER_JSON))
+    return Card(config, permit, charter, left=_scrub(layout.card_identity))
+
+
+def _text(layout: Layout, name: str) -> str:
+    content = files.read(os.path.join(layout.identity, name), limit=MAX_IDENTITY_BYTES)
+    return (content or b"").decode("ascii", "replace")
 
 
 def _import_node_json(layout: Layout) -> NodeConfig:

@@ -49,3 +49,18 @@ class Layout:
     def identity(self) -> str:
         """The identity after the import; it exists only as a whole."""
         return os.path.join(self.state, "identity")
+
+    @property
+    def memory(self) -> str:
+        """What the node keeps from boot to boot (memory.py)."""
+        return os.path.join(self.state, "memory")
+
+    @property
+    def tick(self) -> str:
+        """The last time of day that was kept (clock.py)."""
+        return os.path.join(self.state, "tick")
+
+    @property
+    def docker(self) -> str:
+        """The engine's own directory."""
+        return os.path.join(self.root, "var/lib/docker")

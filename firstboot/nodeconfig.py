@@ -25,6 +25,7 @@ CA_PEM = "ca.pem"
 NODE_PEM = "node.pem"
 NODE_KEY = "node.key"
 PERMIT_JSON = "permit.json"
+CHARTER_JSON = "charter.json"
 
 # One label of a host name (RFC 1123), in lower case: names become host names and DNS SANs.
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")

@@ -1,4 +1,7 @@
-"""The permit to found a swarm: verified with the standard library alone. Pure.
+"""The permit to found a swarm and the charter of its epoch, by the standard library. Pure.
+
+A permit is the seed's alone; its charter only says that the operator allowed that epoch, and goes
+to every node, so that nobody follows an epoch that was made up.
 
 RSASSA-PKCS1-v1_5 with SHA-256, checked by building the one right block and comparing it whole
 (RFC 8017, 8.2.2); nothing of the signature is ever parsed, so there is no padding to forge.
@@ -46,12 +49,7 @@ def verify(text: str, *, modulus: str, cluster: str, node: str) -> Permit:
 
     PermitError says what is wrong. The caller compares generation and epoch with its own.
     """
-    if len(text) > MAX_BYTES:
-        raise PermitError("permit: larger than %d bytes" % MAX_BYTES)
-    outer = _object(text, "permit", {"payload": str, "signature": str})
-    payload = _decode(str(outer["payload"]))
-    _check_signature(payload, signature=str(outer["signature"]), modulus=modulus)
-    permit = _read(payload)
+    permit = _read(_signed(text, modulus=modulus))
     if permit.cluster != cluster:
         raise PermitError("permit: for cluster %s, this is %s" % (permit.cluster, cluster))
     if permit.seed != node:
@@ -59,13 +57,38 @@ def verify(text: str, *, modulus: str, cluster: str, node: str) -> Permit:
     return permit
 
 
-def _read(payload: bytes) -> Permit:
-    fields = {"cluster": str, "seed": str, "generation": int, "epoch": int, "kind": str}
+def verify_charter(text: str, *, modulus: str, cluster: str) -> int:
+    """Give the epoch, if the key of `modulus` (hex) chartered it for this cluster."""
+    payload = _signed(text, modulus=modulus)
+    data = _fields(payload, {"charter": str, "epoch": int})
+    if data["charter"] != cluster:
+        raise PermitError("charter: for cluster %s, this is %s" % (data["charter"], cluster))
+    epoch = data["epoch"]
+    if not isinstance(epoch, int) or epoch < 1:
+        raise PermitError("charter: epoch %s: they start at 1" % epoch)
+    return epoch
+
+
+def _signed(text: str, *, modulus: str) -> bytes:
+    """Give the payload of a signed text."""
+    if len(text) > MAX_BYTES:
+        raise PermitError("permit: larger than %d bytes" % MAX_BYTES)
+    outer = _object(text, "permit", {"payload": str, "signature": str})
+    payload = _decode(str(outer["payload"]))
+    _check_signature(payload, signature=str(outer["signature"]), modulus=modulus)
+    return payload
+
+
+def _fields(payload: bytes, fields: Dict[str, type]) -> Dict[str, object]:
     try:
-        data = _object(payload.decode("ascii"), "permit: payload", fields)
+        return _object(payload.decode("ascii"), "permit: payload", fields)
     except UnicodeDecodeError:
         raise PermitError("permit: payload is not ASCII") from None
-    permit = Permit(**data)  # type: ignore[arg-type]
+
+
+def _read(payload: bytes) -> Permit:
+    fields = {"cluster": str, "seed": str, "generation": int, "epoch": int, "kind": str}
+    permit = Permit(**_fields(payload, fields))  # type: ignore[arg-type]
     if permit.kind not in KINDS:
         raise PermitError("permit: kind %s is not one of %s" % (permit.kind, ", ".join(KINDS)))
     if permit.generation < 1 or permit.epoch < 1:

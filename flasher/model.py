@@ -214,6 +214,7 @@ class Identity:
 
     `permit_modulus`: the RSA modulus, in hex, that every permit of the cluster is checked with.
     `permit_json`: the signed permit, on the seed's card only; whoever holds it may found a swarm.
+    `charter_json`: there with a permit, and no secret: the swarm's managers show it.
     """
 
     ca_pem: str
@@ -221,6 +222,7 @@ class Identity:
     key_pem: Secret
     permit_modulus: str
     permit_json: Secret | None
+    charter_json: str | None
 
 
 # --- the seed, the image and the card -----------------------------------------------------------

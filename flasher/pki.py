@@ -79,6 +79,7 @@ def issue(authority: Authority, *, cluster: str, role: Role, ticket: Ticket) -> 
         key_pem=Secret(_pem(key)),
         permit_modulus=permit_modulus(authority),
         permit_json=sign_permit(authority, cluster=cluster, ticket=ticket),
+        charter_json=sign_charter(authority, cluster=cluster, ticket=ticket),
     )
 
 
@@ -103,9 +104,23 @@ def sign_permit(authority: Authority, *, cluster: str, ticket: Ticket) -> Secret
             "kind": ticket.permit.value,
         }
     )
+    return Secret(_sign(authority, payload))
+
+
+def sign_charter(authority: Authority, *, cluster: str, ticket: Ticket) -> str | None:
+    """Give the charter of the epoch that a ticket with a permit may found, as JSON text.
+
+    Not a secret: it says that the operator allowed this epoch, and allows nothing by itself.
+    """
+    if ticket.permit is None:
+        return None
+    return _sign(authority, _canonical({"charter": cluster, "epoch": ticket.epoch}))
+
+
+def _sign(authority: Authority, payload: bytes) -> str:
     signature = _permit_key(authority).sign(payload, padding.PKCS1v15(), hashes.SHA256())
-    permit = {"payload": base64.b64encode(payload).decode(), "signature": signature.hex()}
-    return Secret(_canonical(permit).decode() + "\n")
+    signed = {"payload": base64.b64encode(payload).decode(), "signature": signature.hex()}
+    return _canonical(signed).decode() + "\n"
 
 
 def stack_secret(authority: Authority, *, cluster: str, name: str) -> Secret:

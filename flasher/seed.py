@@ -214,6 +214,8 @@ def _identity_files(identity: Identity) -> dict[str, bytes]:
     }
     if identity.permit_json is not None:
         texts[nodeconfig.PERMIT_JSON] = identity.permit_json.reveal()
+    if identity.charter_json is not None:
+        texts[nodeconfig.CHARTER_JSON] = identity.charter_json
     return {f"{nodeconfig.IDENTITY_DIR}/{name}": text.encode() for name, text in texts.items()}
 
 

@@ -55,4 +55,6 @@ def insert(tmp_path: Path, name: str = "pi1") -> Layout:
     (fat / "node.key").write_text(identity.key_pem.reveal())
     if identity.permit_json is not None:
         (fat / "permit.json").write_text(identity.permit_json.reveal())
+    if identity.charter_json is not None:
+        (fat / "charter.json").write_text(identity.charter_json)
     return layout
