@@ -64,3 +64,23 @@ class Layout:
     def docker(self) -> str:
         """The engine's own directory."""
         return os.path.join(self.root, "var/lib/docker")
+
+    @property
+    def scrubbed(self) -> str:
+        """There once no secret of the user-data is left outside of its place (scrub.py)."""
+        return os.path.join(self.state, "scrubbed")
+
+    @property
+    def cloud_instances(self) -> str:
+        """What cloud-init keeps of each instance."""
+        return os.path.join(self.root, "var/lib/cloud/instances")
+
+    @property
+    def first_boot_done(self) -> str:
+        """The card's runcmd got to its end."""
+        return os.path.join(self.root, "var/lib/cloud/instance/piflash-done")
+
+    @property
+    def cloud_init_ended(self) -> str:
+        """cloud-init ran through all its stages in this boot."""
+        return os.path.join(self.root, "run/cloud-init/result.json")

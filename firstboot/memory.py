@@ -1,4 +1,4 @@
-"""The node's memory on disk: checksummed, old or new after a power cut, never lost in silence. Shell.
+"""The node's memory on disk: checksummed, old or new after a power cut. Shell.
 
 The version before is kept too: a card that rots takes a file with it now and then.
 """

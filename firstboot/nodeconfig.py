@@ -26,6 +26,9 @@ NODE_PEM = "node.pem"
 NODE_KEY = "node.key"
 PERMIT_JSON = "permit.json"
 CHARTER_JSON = "charter.json"
+# What is left of the user-data after the first boot: what every boot needs, and no secret.
+USER_DATA = "user-data"
+USER_DATA_KEPT = CARD_DIR + "/user-data.kept"
 
 # One label of a host name (RFC 1123), in lower case: names become host names and DNS SANs.
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")

@@ -74,12 +74,14 @@ class FileRule:
 class CloudInit:
     """What the image's own cloud-init understands, beside what today's schema says.
 
-    `instead`: what to write in place of a key that it does not know.
+    `instead`: what to write in place of a key that it does not know. `every_boot`: the keys that it
+    looks at in every boot, not in the first alone.
     """
 
     version: str
     keys: frozenset[str]
     instead: Mapping[str, str]
+    every_boot: frozenset[str]
     user_keys: frozenset[str]
     file_keys: frozenset[str]
     encodings: frozenset[str]
@@ -166,6 +168,7 @@ def _cloud_init(data: Mapping[str, Any]) -> CloudInit:
         version=data["version"],
         keys=frozenset(data["keys"]),
         instead=dict(data["instead"]),
+        every_boot=frozenset(data["every_boot"]),
         user_keys=frozenset(data["user_keys"]),
         file_keys=frozenset(data["file_keys"]),
         encodings=frozenset(data["encodings"]),

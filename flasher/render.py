@@ -56,6 +56,15 @@ def cloud_config(
     return data
 
 
+def kept_user_data(config: Mapping[str, object], *, profile: Profile) -> str:
+    """Give what the Pi keeps of a cloud-config after its first boot: what every boot needs.
+
+    Users, files and commands are done by then, and may hold passwords and keys.
+    """
+    kept = profile.cloud_init.every_boot
+    return user_data({key: value for key, value in config.items() if key in kept})
+
+
 def user_data(config: Mapping[str, object]) -> str:
     """Give the text of a cloud-config, first line and all. SeedError if it would not read back."""
     return _HEADER + _dump(config)

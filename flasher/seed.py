@@ -43,6 +43,7 @@ _PASSWORD_KEYS = (
     "chpasswd",
     "ssh_keys",
 )
+_USER_DATA = (nodeconfig.USER_DATA, nodeconfig.USER_DATA_KEPT)
 _SECRET_LINE = re.compile(r"(?m)^(\s*\w*(?:psk|pass|wep_key|pin)\w*\s*=\s*).*$")
 _SAMPLE_TIME = 0
 
@@ -72,7 +73,10 @@ def build(
     if found:
         raise yamltext.failure(found, file=found[0].location.file, hint="see docs/cloud-config.md")
     contents = _boot_files(boot, profile=profile, now=ticket.flashed_at)
-    contents["user-data"] = render.user_data(merged.data).encode()
+    contents[nodeconfig.USER_DATA] = render.user_data(merged.data).encode()
+    contents[nodeconfig.USER_DATA_KEPT] = render.kept_user_data(
+        merged.data, profile=profile
+    ).encode()
     contents["network-config"] = _network(
         spec, node, profile=profile, templates=templates, schemas=schemas or Schemas()
     )
@@ -250,8 +254,9 @@ def _seed(node: NodeSpec, instance_id: str, contents: Mapping[str, bytes]) -> Se
         path = f"{nodeconfig.IDENTITY_DIR}/{name}"
         if path in files:
             files[path] = replace(files[path], secret=True)
-    if _mask_user_data(contents["user-data"]) != contents["user-data"]:
-        files["user-data"] = replace(files["user-data"], secret=True)
+    for name in _USER_DATA:
+        if _mask_user_data(contents[name]) != contents[name]:
+            files[name] = replace(files[name], secret=True)
     size = sum(map(len, contents.values()))
     if size > MAX_BYTES:
         raise SeedError(
@@ -267,7 +272,7 @@ def _seed(node: NodeSpec, instance_id: str, contents: Mapping[str, bytes]) -> Se
 def _masked(path: str, file: SeedFile) -> bytes:
     if not file.secret:
         return file.content
-    if path == "user-data":
+    if path in _USER_DATA:
         return _mask_user_data(file.content)
     return f"{render.MASK}\n".encode()
 

@@ -148,7 +148,7 @@ def identity(of: Ticket, **changes: Any) -> Identity:
         "key_pem": Secret(f"KEY {of.node} {of.generation}\n"),
         "permit_modulus": "c" + "0" * 767,
         "permit_json": Secret('{"payload": "x"}') if of.permit else None,
-        "charter_json": '{"payload": "y"}' if of.permit else None,
+        "charter_json": '{"charter": 1}\n' if of.permit else None,
     }
     return Identity(**{**values, **changes})
 

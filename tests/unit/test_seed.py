@@ -26,6 +26,7 @@ COMMON = {
     "cmdline.txt",
     "piflash/firstboot.pyz",
     "piflash/node.json",
+    "piflash/user-data.kept",
     "piflash/identity/ca.pem",
     "piflash/identity/node.pem",
     "piflash/identity/node.key",
@@ -37,7 +38,10 @@ each_shape = pytest.mark.parametrize("spec", SHAPES.values(), ids=SHAPES)
 
 def test_seed_of_the_seed_has_a_permit_and_that_of_a_worker_has_not() -> None:
     spec = specs.cluster()
-    assert set(specs.names(specs.build(spec))) == COMMON | {"piflash/identity/permit.json"}
+    assert set(specs.names(specs.build(spec))) == COMMON | {
+        "piflash/identity/permit.json",
+        "piflash/identity/charter.json",
+    }
     assert set(specs.names(specs.build(spec, 1))) == COMMON
 
 

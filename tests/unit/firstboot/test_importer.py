@@ -34,7 +34,13 @@ def test_moves_the_identity_to_ext4_and_off_fat(tmp_path: Path) -> None:
     assert card.permit == permit()
     assert card.left == ()
     assert identity(layout)["node.key"] == key
-    assert set(identity(layout)) == {"ca.pem", "node.pem", "node.key", "permit.json"}
+    assert set(identity(layout)) == {
+        "ca.pem",
+        "node.pem",
+        "node.key",
+        "permit.json",
+        "charter.json",
+    }
     assert not Path(layout.card_identity).exists()
     assert Path(layout.card_node_json).exists()
     assert secrets_on(layout.boot) == []
@@ -82,7 +88,7 @@ def test_an_incomplete_card_is_refused_and_left_as_it_is(tmp_path: Path, name: s
     with pytest.raises(CardError, match=f"{name}: not there") as caught:
         import_card(layout)
     assert caught.value.remedy == "flash pi1 again"
-    assert len(os.listdir(layout.card_identity)) == 3
+    assert len(os.listdir(layout.card_identity)) == 4
     assert not Path(layout.identity).exists()
 
 
