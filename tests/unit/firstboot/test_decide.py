@@ -1,47 +1,74 @@
+"""What a node does for itself, rule by rule; the leader's duties are in test_leader.py."""
+
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from firstboot.decide import decide
-from flasher.model import PermitKind
-from tests.unit.firstboot.card import config, permit
-
-INIT = "docker swarm init --advertise-addr 198.18.0.11"
-
-
-@pytest.mark.parametrize(
-    ("kind", "epoch", "expected"),
-    [
-        (PermitKind.GENESIS, 1, "would run: " + INIT),
-        (
-            PermitKind.REJOIN,
-            1,
-            "would ask every other manager for a swarm to join; if there never was one, run: "
-            + INIT,
-        ),
-        (
-            PermitKind.REBUILD,
-            2,
-            "would look 120 s for a swarm with a quorum to join; if there is none, run: " + INIT,
-        ),
-    ],
+from firstboot.model import (
+    AskJoin,
+    Clock,
+    Decision,
+    Grant,
+    Init,
+    Join,
+    Leave,
+    Memory,
+    Notes,
+    Observation,
+    RaiseAddress,
+    Remember,
+    ReportJoined,
+    RestartDocker,
+    StepClock,
+    Token,
 )
-def test_a_seed_with_a_permit_would_found_the_swarm(
-    kind: PermitKind, epoch: int, expected: str
-) -> None:
-    made = decide(config(generation=3, epoch=epoch), permit=permit(kind, generation=3, epoch=epoch))
-    assert (made.phase, made.next) == ("INIT", expected)
-    assert made.why == f"pi1 is the seed of home and holds a {kind.value} permit for epoch {epoch}"
+from firstboot.reasons import REASONS
+from flasher.model import PermitKind
+from tests.support.identity import NOW
+from tests.unit.firstboot.card import config, permit
+from tests.unit.firstboot.sights import BEGUN, THEN, engine, heard, hello, outsider, seen
+
+SEED = permit()
+IN = engine("active", node_id="id-pi9", ca="ca-1")
+MEMBER = Memory(epoch=1, swarm_epoch=1)
 
 
-def test_every_other_node_would_join_the_seed() -> None:
-    made = decide(config("pi9"), permit="")
-    assert (made.phase, made.next) == ("JOIN", "would join the swarm of pi1 at 198.18.0.11")
-    assert made.why == "pi9 is a worker and pi1 is the seed"
+def seed(sight: Observation, *, text: str = SEED, now: float = THEN, **card: Any) -> Decision:
+    return decide(config(**card), text, sight, now)
 
 
-def test_a_permit_does_not_make_a_seed_of_a_node_that_is_not() -> None:
-    assert decide(config("pi9"), permit=permit()).phase == "JOIN"
+def worker(sight: Observation, *, now: float = THEN, **card: Any) -> Decision:
+    return decide(config("pi9", **card), "", sight, now)
+
+
+def test_an_engine_that_does_not_answer_is_waited_for_and_told_after_two_minutes() -> None:
+    sight = seen(engine=None)
+    assert worker(sight) == Decision("DOCKER", "dockerd does not answer", wait=1.0)
+    assert worker(sight, now=BEGUN + 121).reason == "docker"
+
+
+def test_the_cluster_address_comes_first() -> None:
+    assert worker(seen(address_up=False)).action == RaiseAddress()
+
+
+# --- founding ---------------------------------------------------------------------------------
+
+
+def test_the_seed_remembers_what_it_is_about_to_do_and_then_founds() -> None:
+    first = seed(seen())
+    assert first.action == Remember(Memory(epoch=0, founding=1))
+    second = seed(seen(memory=Memory(epoch=0, founding=1)))
+    assert second.action == Init(epoch=1)
+
+
+def test_no_other_node_founds_even_with_a_permit() -> None:
+    assert worker(seen()).action is None
+    made = decide(config("pi9"), SEED, seen(), THEN)
+    assert (made.phase, made.action) == ("PROBE", None)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +81,237 @@ def test_a_permit_does_not_make_a_seed_of_a_node_that_is_not() -> None:
     ],
 )
 def test_a_seed_without_a_valid_permit_is_blocked_and_says_why(text: str, why: str) -> None:
-    made = decide(config(), permit=text)
-    assert made.phase == "BLOCKED"
+    made = seed(seen(), text=text)
+    assert (made.phase, made.reason, made.action) == ("BLOCKED", "no-permit", None)
     assert why in made.why
-    assert made.remedy.startswith("write the card of pi1 again")
+
+
+def test_a_seed_without_a_permit_still_joins_a_swarm_that_is_there() -> None:
+    assert seed(seen(peers=heard(hello("pi9")), memory=Memory(1)), text="").action == AskJoin("pi9")
+
+
+def test_the_founder_waits_for_the_time_but_not_for_ever() -> None:
+    unsure = seen(clock=Clock(float(NOW), "floor", float(NOW)), memory=Memory(0, founding=1))
+    assert seed(unsure).phase == "CLOCK"
+    assert seed(unsure, now=BEGUN + 89).action is None
+    assert seed(unsure, now=BEGUN + 91).action == Init(epoch=1)
+
+
+def test_a_permit_is_used_up_by_its_own_swarm() -> None:
+    """Its database is gone: founding a second one in the same epoch would make two (I2)."""
+    made = seed(seen(memory=Memory(1, founding=1, founded=1, swarm_epoch=1)))
+    assert (made.reason, made.action) == ("swarm-lost", None)
+
+
+def test_a_permit_is_void_once_its_epoch_was_founded_by_another_card() -> None:
+    assert seed(seen(memory=Memory(epoch=1))).action is None
+
+
+def test_an_interrupted_founding_may_be_repeated() -> None:
+    assert seed(seen(memory=Memory(epoch=0, founding=1))).action == Init(epoch=1)
+
+
+def test_a_seed_joins_rather_than_founds_when_a_leader_answers() -> None:
+    assert seed(seen(peers=heard(hello("pi9")), memory=Memory(1))).action == AskJoin("pi9")
+
+
+REBUILD = permit(PermitKind.REBUILD, generation=2, epoch=2)
+
+
+def test_a_rebuild_looks_two_minutes_for_an_older_swarm() -> None:
+    sight = seen(memory=Memory(0, founding=2))
+    assert seed(sight, text=REBUILD, generation=2, epoch=2).phase == "PROBE"
+    late = seed(sight, text=REBUILD, generation=2, epoch=2, now=BEGUN + 121)
+    assert late.action == Init(epoch=2)
+    found = seen(memory=Memory(0, founding=2), peers=heard(hello("pi9")))
+    made = seed(found, text=REBUILD, generation=2, epoch=2)
+    # First that the older swarm lives, then into it.
+    assert made.action == Remember(Memory(epoch=1, founding=2))
+
+
+REJOIN = permit(PermitKind.REJOIN, generation=2)
+
+
+def three(**card: Any) -> Any:
+    """A roster of three managers and a worker, seen by the seed."""
+    base = config(**card)
+    extra = [replace(base.roster[0], name=n, seed=False, address=a) for n, a in OTHERS.items()]
+    return replace(base, roster=(*base.roster, *extra))
+
+
+OTHERS = {"pi2": "198.18.0.13", "pi3": "198.18.0.14"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "phase", "founds"),
+    [
+        ((), "PROBE", False),
+        (("pi2",), "PROBE", False),
+        (("pi2", "pi3"), "INIT", True),
+    ],
+)
+def test_a_rejoining_seed_founds_only_if_every_other_manager_never_was_in_a_swarm(
+    answers: tuple[str, ...], phase: str, founds: bool
+) -> None:
+    sight = seen(peers=heard(*map(outsider, answers)), memory=Memory(0, founding=1))
+    made = decide(three(generation=2), REJOIN, sight, THEN)
+    assert (made.phase, made.action == Init(1)) == (phase, founds)
+
+
+def test_a_rejoining_seed_is_blocked_when_the_others_were_in_a_swarm() -> None:
+    was = replace(outsider("pi3"), was_member=True)
+    sight = seen(peers=heard(outsider("pi2"), was), memory=Memory(0, founding=1))
+    made = decide(three(generation=2), REJOIN, sight, THEN)
+    assert (made.action, "pi3 was in a swarm" in made.why) == (None, True)
+    late = seen(peers=heard(outsider("pi2"), was, at=BEGUN + 130), memory=Memory(0, founding=1))
+    assert decide(three(generation=2), REJOIN, late, BEGUN + 130).reason == "managers-silent"
+
+
+# --- joining ----------------------------------------------------------------------------------
+
+PEERS = heard(hello())
+GRANT = Grant(Token("SWMTKN-1-x"), "198.18.0.11", "swarm-1", 1, at=THEN)
+
+
+def knowing(**more: Any) -> Observation:
+    return seen(**{"memory": Memory(epoch=1), "peers": PEERS, **more})
+
+
+def test_a_worker_asks_the_leader_and_joins_with_what_it_gets() -> None:
+    assert worker(seen(peers=PEERS)).action == Remember(Memory(epoch=1))
+    assert worker(knowing()).action == AskJoin("pi1")
+    assert worker(knowing(notes=Notes(grant=GRANT))).action == Join(GRANT)
+
+
+def test_a_grant_of_another_swarm_or_of_long_ago_is_not_used() -> None:
+    other = replace(GRANT, swarm_id="swarm-0")
+    assert worker(knowing(notes=Notes(grant=other))).action == AskJoin("pi1")
+    old = replace(GRANT, at=THEN - 46)
+    assert worker(knowing(notes=Notes(grant=old))).action == AskJoin("pi1")
+
+
+def test_nobody_joins_an_older_epoch() -> None:
+    made = worker(knowing(memory=Memory(epoch=2)))
+    assert (made.phase, made.action) == ("PROBE", None)
+
+
+def test_the_newest_epoch_is_joined() -> None:
+    both = heard(hello(), hello("pi2", swarm_epoch=2, epoch=2, swarm_id="swarm-2"))
+    assert worker(knowing(peers=both)).action == Remember(Memory(epoch=2))
+    assert worker(knowing(peers=both, memory=Memory(epoch=2))).action == AskJoin("pi2")
+
+
+def test_a_leader_that_was_heard_long_ago_or_is_silent_now_is_none() -> None:
+    old = heard(hello(), at=THEN - 16)
+    assert worker(knowing(peers=old)).phase == "PROBE"
+    silent = {"pi1": replace(PEERS["pi1"], silent_since=THEN - 1)}
+    assert worker(knowing(peers=silent)).phase == "PROBE"
+
+
+def test_a_missing_leader_is_told_after_two_minutes() -> None:
+    assert not worker(seen()).reason
+    assert worker(seen(), now=BEGUN + 121).reason == "no-leader"
+
+
+@pytest.mark.parametrize(
+    ("quality", "mine", "expected"),
+    [
+        ("floor", NOW - 100, StepClock(float(NOW))),
+        ("none", NOW - 10**9, StepClock(float(NOW))),
+        ("peer", NOW - 3, StepClock(float(NOW))),
+        ("floor", NOW - 1, AskJoin("pi1")),
+        ("floor", NOW + 10**8, AskJoin("pi1")),
+        ("ntp", NOW - 200, AskJoin("pi1")),
+        ("ntp", NOW - 300, None),
+    ],
+)
+def test_a_clock_behind_the_leaders_is_stepped_first_and_never_back(
+    quality: str, mine: float, expected: object
+) -> None:
+    made = worker(knowing(clock=Clock(float(mine), quality, 0.0)))
+    assert made.action == expected
+    assert bool(made.reason) == (expected is None)
+
+
+def test_after_a_refusal_it_waits_a_moment() -> None:
+    notes = Notes(refusal="its old entry may go in 12 s", refused_since=THEN - 0.5)
+    made = worker(knowing(notes=notes))
+    assert (made.action, made.wait, made.why) == (None, 0.5, "its old entry may go in 12 s")
+
+
+def test_a_void_card_is_blocked() -> None:
+    made = worker(knowing(notes=Notes(refusal="superseded")))
+    assert (made.phase, made.reason) == ("BLOCKED", "superseded")
+
+
+def test_a_join_that_hangs_is_given_up_after_45_seconds() -> None:
+    pending = engine("pending", since=THEN - 44)
+    assert worker(knowing(engine=pending)).action is None
+    assert worker(knowing(engine=replace(pending, since=THEN - 46))).action == Leave()
+
+
+# --- in a swarm -------------------------------------------------------------------------------
+
+
+def test_a_joined_worker_tells_the_leader_remembers_and_is_ready() -> None:
+    known = heard(hello(you="id-pi9"))
+    assert worker(knowing(engine=IN)).action == ReportJoined("pi1", "id-pi9")
+    assert worker(knowing(engine=IN, peers=known)).action == Remember(MEMBER)
+    made = worker(knowing(engine=IN, peers=known, memory=MEMBER))
+    assert (made.phase, made.action, made.reason) == ("READY", None, "")
+
+
+def test_a_worker_whose_swarm_the_leader_does_not_know_leaves() -> None:
+    """Facts S7: the engine itself reports nothing."""
+    twice = knowing(engine=IN, memory=MEMBER, notes=Notes(strangers=2))
+    assert worker(twice).action == ReportJoined("pi1", "id-pi9")
+    thrice = knowing(engine=IN, memory=MEMBER, notes=Notes(strangers=3))
+    assert worker(thrice).action == Leave()
+
+
+def test_a_worker_follows_a_newer_epoch_and_only_a_newer_one() -> None:
+    newer = heard(hello(swarm_epoch=2, epoch=2))
+    sight = knowing(engine=IN, peers=newer, memory=Memory(epoch=2, swarm_epoch=1))
+    assert worker(sight).action == Leave()
+    older = knowing(engine=IN, memory=Memory(epoch=2, swarm_epoch=2))
+    assert worker(older).action is None
+
+
+def test_a_worker_without_a_leader_stays_and_says_so() -> None:
+    made = worker(seen(engine=IN, memory=MEMBER))
+    assert (made.phase, made.action, made.reason) == ("MEMBER", None, "")
+    assert worker(seen(engine=IN, memory=MEMBER), now=BEGUN + 121).reason == "no-leader"
+
+
+def test_an_engine_in_error_is_restarted_then_left_and_joined_again() -> None:
+    broken = engine("error", since=THEN - 100, error="certificate")
+    first = worker(knowing(engine=broken, memory=MEMBER))
+    assert first.action == RestartDocker()
+    at = Notes(restarted=THEN - 10)
+    assert worker(knowing(engine=broken, memory=MEMBER, notes=at)).action is None
+    late = Notes(restarted=THEN - 90)
+    assert worker(knowing(engine=broken, memory=MEMBER, notes=late)).action == Leave()
+
+
+def test_an_engine_in_error_that_never_was_a_member_leaves_at_once() -> None:
+    assert worker(knowing(engine=engine("error"))).action == Leave()
+
+
+def test_a_certificate_from_the_future_is_left_once_the_leader_agrees_on_the_time() -> None:
+    future = replace(IN, certified=NOW + 10**8)
+    sight = knowing(engine=future, memory=MEMBER, peers=heard(hello(you="id-pi9")))
+    assert worker(sight).action == Leave()
+    ahead = heard(hello(you="id-pi9", time=NOW + 10.0**8))
+    assert worker(replace(sight, peers=ahead)).action is None
+
+
+def test_every_reason_has_a_remedy() -> None:
+    sights = [seen(), seen(engine=None), seen(memory=Memory(1, founded=1)), seen(engine=IN)]
+    found = {
+        decide(config(name), text, sight, THEN + later).reason
+        for sight in sights
+        for later in (0, 1000)
+        for name, text in (("pi1", SEED), ("pi1", ""), ("pi9", ""))
+    }
+    assert found - {""} <= set(REASONS)
+    assert len(found) > 3

@@ -10,7 +10,7 @@ SECRET = b"psk=0123456789abcdef"
 
 
 def node(tmp_path: Path, *, over: bool = True) -> Layout:
-    """A node after (or in) its first boot, with a secret in everything that is made of user-data."""
+    """A node after its first boot, or in it, with a secret in all that is made of user-data."""
     layout = Layout(boot=str(tmp_path / "boot"), root=str(tmp_path / "root"))
     (tmp_path / "boot/piflash").mkdir(parents=True)
     (tmp_path / "boot/piflash/user-data.kept").write_bytes(KEPT)

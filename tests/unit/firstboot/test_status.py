@@ -4,32 +4,40 @@ import os
 from pathlib import Path
 
 from firstboot import status
-from firstboot.decide import Decision
+from firstboot.model import Decision
 from firstboot.status import Status
 from tests.unit.firstboot.card import config
 
-DECISION = Decision("BLOCKED", "nothing", "no permit", remedy="flash pi1 again")
+DECISION = Decision("BLOCKED", "no manager answers", reason="no-leader")
 
 
-def test_says_who_it_is_and_what_comes_next() -> None:
-    assert status.render(Status(config(), DECISION, since=1_790_000_000)) == (
-        "node:       pi1\n"
+def test_says_who_it_is_and_what_to_do() -> None:
+    assert status.render(Status(config("pi9"), DECISION, since=1_790_000_000)) == (
+        "node:       pi9\n"
         "cluster:    home\n"
-        "role:       manager\n"
+        "role:       worker\n"
         "generation: 1\n"
         "epoch:      1\n"
         "phase:      BLOCKED\n"
         "since:      2026-09-21 14:13:20 UTC\n"
-        "next:       nothing\n"
-        "why:        no permit\n"
-        "remedy:     flash pi1 again\n"
+        "why:        no manager answers\n"
+        "reason:     no-leader\n"
+        "remedy:     turn on pi1 and see that it is on the same network\n"
     )
 
 
+def test_a_reason_makes_any_phase_blocked() -> None:
+    made = Status(config(), Decision("PROBE", "so", reason="managers-silent"), since=0)
+    assert "phase:      BLOCKED\n" in status.render(made)
+    assert "piflash --node pi1 --rebuild TARGET" in status.render(made)
+
+
 def test_says_what_it_can_of_a_card_that_it_cannot_read() -> None:
-    text = status.render(Status(None, Decision("JOIN", "join", "so"), since=0))
+    text = status.render(Status(None, Decision("JOIN", "so"), since=0))
     assert text.startswith("phase:      JOIN\n")
     assert "remedy" not in text
+    card = status.render(Status(None, Decision("BLOCKED", "so", reason="card"), since=0))
+    assert "flash this card again" in card
 
 
 def test_is_written_only_when_it_changes(tmp_path: Path) -> None:
