@@ -1,0 +1,278 @@
+"""What the leader does for others and what it answers them, rule by rule."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from firstboot.decide import decide
+from firstboot.model import (
+    Answer,
+    Bind,
+    Contact,
+    Decision,
+    Demote,
+    Granted,
+    Memory,
+    Notes,
+    Observation,
+    Promote,
+    Remember,
+    Remove,
+    RotateCa,
+    RotateToken,
+    Supersede,
+)
+from tests.support.identity import NOW
+from tests.unit.firstboot.card import config, permit
+from tests.unit.firstboot.sights import THEN, ask, engine, entry, heard, hello, leading, outsider
+
+
+def lead(sight: Observation, **card: Any) -> Decision:
+    return decide(config(**card), permit(), sight, THEN)
+
+
+def answered(sight: Observation) -> Answer:
+    action = lead(sight).action
+    assert isinstance(action, Answer), action
+    return action
+
+
+READY9 = entry("pi9")
+DOWN9 = entry("pi9", ready=False, down_for=31.0)
+
+# --- founding, to its end ---------------------------------------------------------------------
+
+
+def test_what_was_founded_is_remembered_before_anything_else() -> None:
+    fresh = leading(memory=Memory(epoch=0, founding=1), rotations=0)
+    done = Memory(epoch=1, founding=1, founded=1, swarm_epoch=1)
+    assert lead(fresh).action == Remember(done)
+
+
+def test_the_ca_is_made_anew_once_for_certificates_of_ten_years() -> None:
+    assert lead(leading(rotations=0)).action == RotateCa()
+    assert lead(leading(rotating=True)).action is None
+    assert lead(leading()).phase == "READY"
+
+
+def test_a_ca_from_the_future_is_made_anew() -> None:
+    """Facts S16: the clock was put back since."""
+    assert lead(leading(ca_since=NOW + 10.0**8)).action == RotateCa()
+
+
+def test_the_leader_binds_itself() -> None:
+    mine = entry(role="manager", leader=True, reachable=True, bound=False)
+    assert lead(leading(mine=mine)).action == Bind("id-pi1", "pi1", 1, "manager", {})
+
+
+def test_a_swarm_that_piflash_did_not_found_is_left_alone() -> None:
+    assert lead(leading(labels={"piflash.epoch": "no"})).reason == "foreign-swarm"
+
+
+def test_without_a_quorum_it_waits_and_says_so_after_a_minute() -> None:
+    lost = replace(leading(), swarm=None)
+    assert lead(lost).action is None
+    assert decide(config(), permit(), lost, THEN + 60).reason == "no-quorum"
+
+
+# --- who asks to join -------------------------------------------------------------------------
+
+
+def test_a_node_of_the_cluster_may_join() -> None:
+    assert answered(leading(asks=(ask(),))).status == "granted"
+
+
+def test_nobody_joins_while_the_swarm_is_being_founded() -> None:
+    for sight in (leading(rotations=0), leading(rotating=True)):
+        assert answered(replace(sight, asks=(ask(),))).status == "later"
+
+
+def test_who_does_not_lead_says_who_does() -> None:
+    follower = leading(
+        entry("pi2", role="manager", leader=True, reachable=True),
+        mine=entry(role="manager", reachable=True),
+        asks=(ask(),),
+    )
+    assert (answered(follower).status, answered(follower).leader) == ("elsewhere", "pi2")
+    outside = replace(leading(asks=(ask(),)), engine=engine(), swarm=None)
+    assert answered(outside).status == "elsewhere"
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"labels": {"piflash.generation.pi9": "3"}},
+        {"memory": Memory(1, 1, 1, 1, {"pi1": 1, "pi9": 3})},
+    ],
+)
+def test_an_older_card_is_refused(known: dict[str, Any]) -> None:
+    made = answered(leading(asks=(ask(generation=2),), **known))
+    assert (made.status, made.why.split(":")[0]) == ("refused", "superseded")
+    assert answered(leading(asks=(ask(generation=3),), **known)).status == "granted"
+
+
+def test_an_older_card_than_the_one_in_the_swarm_is_refused_in_both_ways() -> None:
+    for kind in ("join", "joined"):
+        sight = leading(entry("pi9", generation=2), asks=(ask(kind=kind, node_id="id-pi9"),))
+        assert answered(sight).status == "refused"
+
+
+def test_a_second_card_of_a_node_that_lives_has_to_wait() -> None:
+    assert answered(leading(READY9, asks=(ask(generation=2),))).status == "later"
+    speaks = heard(hello("pi9", node_id="id-pi9"))
+    sight = leading(DOWN9, asks=(ask(),), peers=speaks)
+    assert answered(sight).status == "later"
+
+
+def test_an_old_entry_is_removed_only_after_30_seconds_of_silence() -> None:
+    early = entry("pi9", ready=False, down_for=29.0)
+    assert answered(leading(early, asks=(ask(),))).status == "later"
+    assert lead(leading(DOWN9, asks=(ask(),))).action == Supersede("pi9", 1)
+    known = {"piflash.generation.pi9": "1"}
+    assert lead(leading(DOWN9, asks=(ask(),), labels=known)).action == Remove("id-pi9")
+
+
+def test_the_new_card_itself_may_answer_meanwhile() -> None:
+    new = {"pi9": Contact(outsider("pi9"), THEN)}
+    known = {"piflash.generation.pi9": "1"}
+    sight = leading(DOWN9, asks=(ask(),), labels=known, peers=new)
+    assert lead(sight).action == Remove("id-pi9")
+
+
+def managers(**down: Any) -> tuple[Any, ...]:
+    pi2 = entry("pi2", role="manager", reachable=True)
+    pi3 = entry("pi3", role="manager", **{"reachable": True, **down})
+    return pi2, pi3
+
+
+def test_a_dead_manager_is_demoted_then_removed() -> None:
+    asked = ask("pi3", role="manager", generation=2)
+    dead = managers(reachable=False, ready=False, down_for=31.0)
+    assert lead(leading(*dead, asks=(asked,))).action == Demote("id-pi3")
+
+
+def test_a_manager_is_not_demoted_where_that_would_cost_the_quorum() -> None:
+    pi2, pi3 = managers(reachable=False, ready=False, down_for=31.0)
+    both = (replace(pi2, reachable=False, ready=False), pi3)
+    made = answered(leading(*both, asks=(ask("pi3", role="manager", generation=2),)))
+    assert (made.status, "quorum" in made.why) == ("later", True)
+
+
+def test_nobody_takes_the_leaders_own_name() -> None:
+    assert answered(leading(asks=(ask("pi1", generation=9),))).status == "refused"
+
+
+# --- who says that it joined ------------------------------------------------------------------
+
+
+def joined(*others: Any, **more: Any) -> Observation:
+    return leading(*others, asks=(ask(kind="joined", node_id="id-pi9", **more),))
+
+
+NEW9 = entry("pi9", bound=False)
+
+
+def test_a_node_that_joined_is_bound_to_its_name_and_told_so() -> None:
+    assert lead(joined(NEW9)).action == Bind("id-pi9", "pi9", 1, "worker", {})
+    assert answered(joined(READY9)).status == "bound"
+
+
+def test_role_and_generation_are_those_of_the_certificate() -> None:
+    made = lead(joined(NEW9, role="manager", generation=4)).action
+    assert made == Bind("id-pi9", "pi9", 4, "manager", {})
+
+
+def test_a_node_id_that_the_swarm_does_not_have_is_unknown() -> None:
+    assert answered(joined()).status == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        (entry("pi8", id="id-pi9"), "belongs to pi8"),
+        (entry("pi8", id="id-pi9", bound=False), "host name pi8"),
+        (replace(NEW9, address="198.18.0.77"), "address 198.18.0.77"),
+    ],
+)
+def test_nobody_takes_another_nodes_id(other: Any, why: str) -> None:
+    made = answered(joined(other))
+    assert (made.status, why in made.why) == ("refused", True)
+
+
+def test_an_entry_that_is_not_ready_is_not_bound_yet() -> None:
+    assert answered(joined(replace(NEW9, ready=False))).status == "later"
+
+
+def test_a_name_is_never_bound_twice() -> None:
+    old = entry("pi9", id="id-old")
+    assert answered(joined(old, NEW9)).status == "later"
+    gone = replace(old, ready=False, down_for=31.0)
+    assert lead(joined(gone, NEW9)).action == Supersede("pi9", 1)
+
+
+# --- roster -----------------------------------------------------------------------------------
+
+
+def test_a_manager_to_be_is_promoted_one_at_a_time() -> None:
+    new2, new3 = (entry(name, wanted="manager") for name in ("pi2", "pi3"))
+    assert lead(leading(new2, new3)).action == Promote("id-pi2")
+    on_the_way = entry("pi2", role="manager", reachable=False)
+    assert not isinstance(lead(leading(on_the_way, new3)).action, Promote)
+    there = replace(on_the_way, reachable=True)
+    assert lead(leading(there, new3)).action == Promote("id-pi3")
+
+
+def test_nobody_is_promoted_soon_after_a_demotion() -> None:
+    notes = Notes(token_is_out=False, demoted=THEN - 29)
+    sight = leading(entry("pi2", wanted="manager"), notes=notes)
+    assert not isinstance(lead(sight).action, Promote)
+    later = replace(sight, notes=replace(notes, demoted=THEN - 31))
+    assert lead(later).action == Promote("id-pi2")
+
+
+def test_no_worker_and_no_unbound_node_is_promoted() -> None:
+    unbound = entry("pi2", bound=False)
+    for other in (READY9, unbound, entry("pi2", wanted="manager", ready=False)):
+        assert not isinstance(lead(leading(other)).action, Promote)
+
+
+def test_entries_of_failed_tries_go_when_they_are_down_and_silent() -> None:
+    nameless = entry("", id="id-x", bound=False, ready=False, down_for=31.0)
+    assert lead(leading(nameless)).action == Remove("id-x")
+    assert lead(leading(replace(nameless, down_for=29.0))).action is None
+    assert lead(leading(replace(nameless, ready=True))).action is None
+
+
+def test_a_bound_node_that_is_down_stays_on_the_list() -> None:
+    sight = leading(DOWN9, memory=replace(leading().memory, seen={"pi1": 1, "pi9": 1}))
+    assert lead(sight).action is None
+
+
+def test_labels_that_drifted_are_put_right() -> None:
+    card = config()
+    roster = (card.roster[0], replace(card.roster[1], labels={"disk": "ssd"}))
+    made = decide(replace(card, roster=roster), permit(), leading(READY9), THEN)
+    assert made.action == Bind("id-pi9", "pi9", 1, "worker", {"disk": "ssd"})
+
+
+def test_a_token_that_was_given_away_is_changed_when_nobody_is_on_the_way() -> None:
+    out = Notes(token_is_out=True, granted=(Granted("pi9", 1, at=THEN - 5),))
+    assert not isinstance(lead(leading(notes=out)).action, RotateToken)
+    assert lead(leading(READY9, notes=out)).action == RotateToken()
+    late = replace(out, granted=(Granted("pi9", 1, at=THEN - 61),))
+    assert lead(leading(notes=late)).action == RotateToken()
+
+
+def test_the_highest_generations_are_remembered() -> None:
+    made = lead(leading(entry("pi9", generation=7))).action
+    assert isinstance(made, Remember)
+    assert made.memory.seen == {"pi1": 1, "pi9": 7}
+
+
+def test_says_who_is_missing() -> None:
+    assert "waits for pi9" in lead(leading()).why
+    whole = replace(leading(READY9), memory=Memory(1, 1, 1, 1, {"pi1": 1, "pi9": 1}))
+    assert lead(whole).why == "leads the swarm"
