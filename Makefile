@@ -14,7 +14,8 @@ ARCH := amd64
 # The unit tests make many small files and sync them: in memory that costs nothing.
 MEMORY := $(if $(wildcard /dev/shm),/dev/shm,/tmp)
 
-.PHONY: help demo test lint unit contract e2e pythons bench wheel clean tools-demo tools-test tools-e2e
+.PHONY: help demo test lint unit contract lab lab-long e2e pythons bench wheel clean tools-demo tools-test \
+	tools-lab tools-e2e
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,6 +40,12 @@ lint: $(VENV)/.dev $(VENV)/.py37  ## ruff, mypy strict, import arrows, the Pi's 
 	$(BIN)/vermin -q -t=3.7- --violations --no-tips --eval-annotations firstboot
 	$(VENV)/py37/bin/mypy --python-version 3.7 --strict firstboot
 
+lab: tools-lab $(VENV)/.dev  ## real Docker engines on this machine form swarms by the cards that piflash writes (root)
+	$(PYTEST) tests/lab -v
+
+lab-long: tools-lab $(VENV)/.dev  ## the same with all start orders, kills and idle minutes (root; about an hour)
+	PIFLASH_LAB_LONG=1 $(PYTEST) tests/lab -v
+
 e2e: tools-e2e $(VENV)/.dev  ## virtual machines boot the cards that piflash writes (root; ARCH=armhf for 32-bit ARM)
 	PIFLASH_E2E_ARCH=$(ARCH) $(PYTEST) tests/e2e -v
 
@@ -57,6 +64,10 @@ clean:  ## remove what was built, demo/ included
 
 tools-demo:
 	@.ci/tools demo
+
+tools-lab:
+	@[ "$$(id -u)" = 0 ] || { echo "make lab makes namespaces and needs root. Run: sudo make lab" >&2; exit 8; }
+	@.ci/tools lab
 
 tools-e2e:
 	@[ "$$(id -u)" = 0 ] || { echo "make e2e makes a network namespace and needs root. Run: sudo make e2e" >&2; exit 8; }

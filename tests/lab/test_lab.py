@@ -1,0 +1,252 @@
+"""The lab itself: nodes, power, network, clocks; and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.lab import byhand, clocks, engine, judge
+from tests.lab.cards import Cluster
+from tests.lab.clocks import YEAR
+from tests.lab.conftest import MakeLab
+from tests.lab.engine import SilentError
+from tests.lab.lab import Lab, NotFormedError
+from tests.lab.node import Node
+from tests.lab.switch import Switch, child
+
+
+def machine_clock() -> float:
+    """The machine's time of day less its monotonic clock: it changes when somebody sets it."""
+    return time.clock_gettime(time.CLOCK_REALTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+def reach(node: Node, address: str) -> bool:
+    """Say whether a TCP connection to dockerd's swarm port of another node comes to an end."""
+    script = f"import socket; socket.create_connection(('{address}', 9), 1)"
+    try:
+        node.run("python3", "-c", script)
+    except RuntimeError as error:
+        # A refusal comes from the other node's kernel: the packet got there.
+        return "ConnectionRefusedError" in str(error)
+    return True
+
+
+@pytest.fixture
+def lab(make_lab: MakeLab, four: Cluster) -> Lab:
+    """A lab whose nodes run dockerd and not the service."""
+    lab = make_lab(four)
+    lab.power_on(by_hand=True)
+    return lab
+
+
+def answered(lab: Lab) -> None:
+    deadline = time.monotonic() + 60
+    while not lab.answered():
+        assert time.monotonic() < deadline, lab.last_words("an engine does not answer")
+        time.sleep(0.05)
+
+
+def test_hand_made_swarm_passes_the_judge_and_a_drained_node_does_not(lab: Lab) -> None:
+    with pytest.raises(NotFormedError):
+        lab.wait_formed(seconds=0)
+    byhand.form(lab)
+    assert judge.settled(lab.all, lab.cluster.members) == []
+    assert judge.listed(lab.all[0])[0] == ("pi1", "Ready", "Leader")
+    # The service does not run: nothing may say otherwise.
+    assert len(judge.told(lab.all, lab.cluster.members)) == 4
+    lab.all[0].run("docker", "node", "update", "--availability", "drain", "pi3")
+    assert judge.formed(lab.all, lab.cluster.members) == ["pi3: drain"]
+
+
+def test_dockerd_and_python_of_a_node_run_by_its_own_clock(lab: Lab) -> None:
+    answered(lab)
+    node = lab.all[0]
+    before = machine_clock()
+    node.clock.shift(-7 * YEAR)
+    for command in (
+        ("date", "-u", "+%Y"),
+        ("python3", "-c", "import time; print(time.gmtime().tm_year)"),
+        ("docker", "info", "--format", "{{.SystemTime}}"),
+    ):
+        year = node.run(*command)[:4]
+        assert int(year) == time.gmtime(time.time() - 7 * YEAR).tm_year, command
+    assert lab.all[1].run("date", "-u", "+%Y").strip() == str(time.gmtime().tm_year)
+    assert abs(machine_clock() - before) < 0.5
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("date", "-u", "-s", "@86400"),
+        ("python3", "-c", "import time; time.clock_settime(time.CLOCK_REALTIME, 86400)"),
+    ],
+    ids=["date", "python"],
+)
+def test_a_node_that_sets_its_clock_sets_only_its_own(lab: Lab, command: tuple[str, ...]) -> None:
+    answered(lab)
+    before = machine_clock()
+    lab.all[0].run(*command)
+    assert lab.all[0].clock.time == pytest.approx(86400, abs=20)
+    assert engine.get(lab.all[0], "/info")["SystemTime"].startswith("1970-01-02T00:00")
+    assert lab.all[1].clock.offset == 0
+    assert abs(machine_clock() - before) < 0.5
+
+
+def test_a_program_that_the_library_cannot_catch_may_not_set_the_clock(lab: Lab) -> None:
+    # Statically linked, so nothing is loaded into it. One second ahead is the harm if it works.
+    script = f"busybox date -s @{int(time.time()) + 1} 2>&1; grep CapBnd /proc/1/status"
+    told = lab.all[0].run("sh", "-c", script)
+    assert "can't set date: Operation not permitted" in told
+    sys_time = 1 << 25
+    assert not int(told.split("CapBnd:")[1], 16) & sys_time
+
+
+def test_waiting_until_a_time_of_day_is_by_the_node_clock(lab: Lab) -> None:
+    lab.all[0].clock.shift(3 * YEAR)
+    script = (
+        "import threading, time; begun = time.monotonic(); threading.Event().wait(0.5); "
+        "print(time.monotonic() - begun)"
+    )
+    assert float(lab.all[0].run("python3", "-c", script)) == pytest.approx(0.5, abs=0.4)
+
+
+def test_a_pulled_plug_ends_everything_and_the_card_stays(lab: Lab) -> None:
+    answered(lab)
+    node = lab.all[0]
+    node.run("docker", "swarm", "init", "--advertise-addr", node.lan)
+    was = engine.get(node, "/info")["Swarm"]["NodeID"]
+    node.run("sh", "-c", "echo here >/etc/marked")
+    outside = [int(line) for line in _processes_of(node)]
+    assert len(outside) >= 4  # tini, init, dockerd, containerd
+    node.pull_the_plug()
+    assert not [pid for pid in outside if Path(f"/proc/{pid}").exists()]
+    with pytest.raises(SilentError):
+        engine.get(node, "/info")
+    node.power_on(masked=["piflash.service"])
+    answered(lab)
+    deadline = time.monotonic() + 30
+    while not _is(node, was):
+        assert time.monotonic() < deadline, node.last_words()
+        time.sleep(0.1)
+    assert node.run("cat", "/etc/marked") == "here\n"
+    node.pull_the_plug()
+    node.insert(lab.cluster.boot("pi1"))
+    node.power_on(masked=["piflash.service"])
+    answered(lab)
+    assert not _is(node, was)
+    assert node.run("cat", "/etc/marked", check=False) == ""
+
+
+def _is(node: Node, node_id: str) -> bool:
+    try:
+        return bool(engine.get(node, "/info")["Swarm"]["NodeID"] == node_id)
+    except SilentError:
+        return False
+
+
+def _processes_of(node: Node) -> list[str]:
+    mine = os.readlink(f"/proc/{node.pid}/ns/pid")
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.readlink(path / "ns/pid") == mine:
+                found.append(path.name)
+        except OSError:
+            continue
+    return found
+
+
+def test_partitions_and_cables_cut_and_heal(lab: Lab) -> None:
+    one, two, three, _ = lab.all
+    answered(lab)
+    assert reach(one, two.lan)
+    lab.switch.partition(["pi1", "pi3"], ["pi2", "pi4"])
+    assert reach(one, three.lan)
+    assert not reach(one, two.lan)
+    lab.switch.heal()
+    assert reach(one, two.lan)
+    lab.switch.unplug("pi2")
+    assert not reach(one, two.lan)
+    lab.switch.plug("pi2")
+    assert reach(one, two.lan)
+
+
+def test_two_labs_at_once_do_not_see_each_other(make_lab: MakeLab, four: Cluster) -> None:
+    labs = [make_lab(four), make_lab(four)]
+    for lab in labs:
+        lab.power_on(by_hand=True)
+    for lab in labs:
+        byhand.form(lab)
+    swarms = {engine.get(lab.all[0], "/info")["Swarm"]["Cluster"]["ID"] for lab in labs}
+    assert len(swarms) == 2
+    for lab in labs:
+        assert judge.settled(lab.all, four.members) == []
+
+
+def test_systemctl_restarts_docker_and_a_service_that_dies_comes_again(lab: Lab) -> None:
+    answered(lab)
+    node = lab.all[0]
+    first = node.run("pgrep", "dockerd").split()
+    node.run("systemctl", "restart", "docker")
+    second = node.run("pgrep", "dockerd").split()
+    assert first != second
+    engine.get(node, "/info")
+    node.run("systemctl", "kill", "docker.service")
+    deadline = time.monotonic() + 30
+    while not _is(node, "") or node.run("pgrep", "dockerd", check=False).split() == second:
+        assert time.monotonic() < deadline, node.last_words()
+        time.sleep(0.1)
+    assert node.run("systemctl", "is-active", "docker").strip() == "active"
+
+
+def test_nothing_outlives_a_lab_whose_process_is_killed(tmp_path: Path) -> None:
+    script = (
+        "import time\n"
+        "from tests.lab.switch import Switch\n"
+        "switch = Switch()\n"
+        "print(switch._holder.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert owner.stdout
+    with owner.stdout:
+        holder = int(owner.stdout.readline())
+    first = child(holder)
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{first}/ns/net").exists():
+        assert time.monotonic() < deadline, "the network outlives the lab"
+        time.sleep(0.05)
+
+
+def test_closing_a_switch_ends_what_runs_in_it() -> None:
+    with Switch() as switch:
+        pid = switch.pid
+        assert Path(f"/proc/{pid}").exists()
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_the_clock_of_a_program_outside_is_shifted_too(library: Path, tmp_path: Path) -> None:
+    clock = clocks.Clock(tmp_path / "clock")
+    clock.shift(-5 * YEAR)
+    told = subprocess.run(
+        ["date", "+%s"],
+        env=clock.environment(library),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
+    ).stdout
+    assert float(told) == pytest.approx(time.time() - 5 * YEAR, abs=5)
