@@ -28,8 +28,9 @@ class Lab:
         self.cluster = cluster
         self._stack = ExitStack()
         with ExitStack() as stack:
-            stack.callback(_sweep)
             self.switch = stack.enter_context(Switch())
+            # Called after the nodes have been closed.
+            stack.callback(_sweep, self.switch.group)
             self.nodes = {}
             for number, member in enumerate(cluster.members, start=11):
                 place = directory / member.name
@@ -97,9 +98,9 @@ class Lab:
         return "\n".join([why, *(node.last_words() for node in self.all)])
 
 
-def _sweep() -> None:
-    """Remove the control groups that containers of this process's labs left, if they had any."""
-    for top in Path("/sys/fs/cgroup").glob(f"**/piflash-lab-{os.getpid()}"):
-        for place in sorted(top.rglob("*/"), reverse=True):
-            place.rmdir()
-        top.rmdir()
+def _sweep(group: str) -> None:
+    """Remove the control groups that containers left, in version 1 and 2 of the hierarchy."""
+    tops = Path("/sys/fs/cgroup")
+    for top in (*tops.glob(group), *tops.glob(f"*/{group}")):
+        for place, _, _ in os.walk(top, topdown=False):
+            os.rmdir(place)

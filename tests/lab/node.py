@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -104,6 +105,8 @@ class Node:
             "dockerd": self._dockerd(),
         }
         (self.directory / "lab/plan.json").write_text(json.dumps(plan))
+        with (self.directory / "lab/log/events").open("a") as events:
+            events.write(f"{time.monotonic():.4f} power\n")
         with (self.directory / "lab/log/boot.log").open("ab") as trouble:
             self._process = self._launch(trouble)
         assert self._process.stdin
@@ -140,6 +143,12 @@ class Node:
         self._process.wait(60)
         self._process = None
         self.pid = 0
+
+    def synchronize(self) -> None:
+        """Have it believe, from now on, that its time is from NTP."""
+        mark = self.inside("/run/systemd/timesync/synchronized")
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
 
     @property
     def is_on(self) -> bool:
@@ -180,8 +189,8 @@ class Node:
         """What happened since the last power-on, with the time on the monotonic clock."""
         lines = [line.split(" ", 1) for line in self.log("events").splitlines()]
         events = [(float(at), what) for at, what in lines]
-        boots = [number for number, (_, what) in enumerate(events) if what == "boot"]
-        return events[boots[-1] :] if boots else []
+        begins = [number for number, (_, what) in enumerate(events) if what == "power"]
+        return events[begins[-1] + 1 :] if begins else []
 
     def service(self) -> int:
         """The number, inside, of the service's process; 0 if it does not run."""
@@ -216,6 +225,7 @@ class Node:
             "etc/ld.so.preload": "/lab/clock.so\n",
             # Nobody answers there, and says so at once.
             "etc/resolv.conf": "nameserver 127.0.0.1\n",
+            "etc/apt/sources.list": "# empty: runcmd edits it\n",
         }
         for name, text in files.items():
             path = self.root / name
@@ -226,8 +236,8 @@ class Node:
         python.symlink_to(self._python)
 
     def _dockerd(self) -> list[str]:
-        group = f"/piflash-lab-{os.getpid()}/{self._switch.pid}-{self.name}"
-        return ["dockerd", "-H", "unix:///run/docker.sock", f"--cgroup-parent={group}"]
+        group = f"--cgroup-parent=/{self._switch.group}/{self.name}"
+        return ["dockerd", "-H", "unix:///run/docker.sock", group]
 
 
 def seed(boot: Path) -> dict[str, Any] | None:

@@ -56,6 +56,11 @@ class Switch:
             self._holder.kill()
             self._holder.wait(30)
 
+    @property
+    def group(self) -> str:
+        """The control group of all that runs in containers here; no other lab has that name."""
+        return f"piflash-lab-{self.pid}"
+
     def command(self, *argv: str) -> list[str]:
         """A command line that runs in the network of the switch."""
         return [*FENCE, "nsenter", f"--target={self.pid}", "--net", "--", *argv]

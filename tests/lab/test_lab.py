@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.lab import byhand, clocks, engine, judge
+from tests.lab import byhand, cards, clocks, engine, judge, secrets
+from tests.lab.capture import Wire
 from tests.lab.cards import Cluster
 from tests.lab.clocks import YEAR
 from tests.lab.conftest import MakeLab
@@ -162,6 +165,30 @@ def _processes_of(node: Node) -> list[str]:
     return found
 
 
+def test_a_container_dies_with_its_node_and_leaves_no_control_group(lab: Lab) -> None:
+    answered(lab)
+    node = lab.all[0]
+    node.run("sh", "-c", "tar -C / -c usr/bin/busybox | docker import - busybox")
+    command = ("/usr/bin/busybox", "sleep", "12345")
+    node.run("docker", "run", "--detach", "--net=none", "busybox", *command)
+    groups = list(Path("/sys/fs/cgroup").glob(f"**/{lab.switch.group}"))
+    assert groups
+    assert _sleepers() == 1
+    node.pull_the_plug()
+    assert _sleepers() == 0
+    lab.__exit__()
+    assert not [group for group in groups if group.exists()]
+
+
+def _sleepers() -> int:
+    line = "\0".join(("/usr/bin/busybox", "sleep", "12345", ""))
+    found = 0
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found += path.read_text(errors="replace") == line
+    return found
+
+
 def test_partitions_and_cables_cut_and_heal(lab: Lab) -> None:
     one, two, three, _ = lab.all
     answered(lab)
@@ -250,3 +277,55 @@ def test_the_clock_of_a_program_outside_is_shifted_too(library: Path, tmp_path: 
         timeout=10,
     ).stdout
     assert float(told) == pytest.approx(time.time() - 5 * YEAR, abs=5)
+
+
+def test_the_card_sets_a_clock_without_battery_to_its_flash_time(
+    make_lab: MakeLab, four: Cluster
+) -> None:
+    lab = make_lab(four)
+    node = lab.all[0]
+    node.power_on(offset=-time.time(), masked=["piflash.service"])
+    _booted(node)
+    flashed = json.loads((four.boot("pi1") / "piflash/node.json").read_text())["flashed_at"]
+    assert node.clock.time == pytest.approx(flashed, abs=30)
+
+
+def test_a_first_boot_that_was_cut_off_begins_again(make_lab: MakeLab, four: Cluster) -> None:
+    node = make_lab(four).all[0]
+    node.power_on(masked=["piflash.service"])
+    _booted(node)
+    node.pull_the_plug()
+    (done,) = (node.root / "var/lib/cloud/instances").glob("*/piflash-done")
+    done.unlink()
+    (node.root / "etc/docker/daemon.json").unlink()
+    node.power_on(masked=["piflash.service"])
+    _booted(node)
+    assert [what for _, what in node.events()][:3] == ["boot", "reboot", "boot"]
+    assert "the first boot was cut off" in node.log("cloud-init")
+    assert (node.root / "etc/docker/daemon.json").exists()
+
+
+def _booted(node: Node) -> None:
+    deadline = time.monotonic() + 30
+    while "booted" not in [what for _, what in node.events()]:
+        assert time.monotonic() < deadline, node.last_words()
+        time.sleep(0.05)
+
+
+def test_cards_of_years_ago_say_so(base: Path, library: Path, tmp_path: Path) -> None:
+    clock = clocks.Clock(tmp_path / "clock")
+    clock.shift(-8 * YEAR)
+    cluster = cards.describe(tmp_path / "cluster", base, managers=1, workers=1)
+    cluster.flash("pi1", environment=clock.environment(library))
+    flashed = json.loads((cluster.boot("pi1") / "piflash/node.json").read_text())["flashed_at"]
+    assert flashed == pytest.approx(clock.time, abs=120)
+
+
+def test_the_listener_hears_what_nodes_say_and_no_token_of_a_join(lab: Lab, tmp_path: Path) -> None:
+    with Wire(lab.switch, tmp_path / "frames") as wire:
+        byhand.form(lab)
+        script = "import socket; s = socket.socket(type=2); s.sendto(b'SWMTKN', ('{}', 9))"
+        lab.all[3].run("python3", "-c", script.format(lab.all[0].lan))
+        heard = wire.stop()
+    assert b"SWMTKN" in heard, "the listener is deaf"
+    assert secrets.found_in(heard, {}) == []

@@ -1,0 +1,118 @@
+"""What a cluster has to live through: power cuts while it forms, clocks that are years off. Shell.
+
+A story returns when the cluster came through it and raises NotFormedError when it did not. They
+wait far more than they compute, so several are told at once.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.lab import engine
+from tests.lab.clocks import DAY
+from tests.lab.lab import Lab
+from tests.lab.node import Node
+
+FORMING = 12.0  # seconds in which the power cuts fall
+# A stale entry may go 30 s after its node was last heard of, and a try to join may take 45 s.
+PATIENCE = 240.0
+NTP_PATIENCE = 90.0  # of the founder (design)
+
+
+@dataclass
+class Told:
+    """What happened in a story, for the report of a failure and for the figures."""
+
+    seed: str
+    lines: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def __str__(self) -> str:
+        return "\n".join([self.seed, *self.lines])
+
+
+def power_cuts(lab: Lab, told: Told, *, cuts: int) -> None:
+    """Power is cut at random moments while the swarm forms, and comes back."""
+    source = random.Random(told.seed)
+    moments = sorted(source.uniform(0, FORMING) for _ in range(cuts))
+    lab.power_on()
+    begun = time.monotonic()
+    for moment in moments:
+        time.sleep(max(0.0, begun + moment - time.monotonic()))
+        node = source.choice(lab.all)
+        off = source.uniform(0.1, 3.0)
+        told.say(f"{time.monotonic() - begun:.2f} s: {node.name} off for {off:.2f} s")
+        node.pull_the_plug()
+        time.sleep(off)
+        node.power_on()
+    last = time.monotonic()
+    told.seconds = lab.wait_settled(seconds=PATIENCE) - last
+    told.say(f"formed {told.seconds:.1f} s after the last cut")
+
+
+def wrong_clocks(lab: Lab, told: Told, *, offsets: dict[str, float]) -> None:
+    """Nobody has the time from NTP; the true time comes later, and then 100 days go by."""
+    for node in lab.all:
+        node.power_on(offset=offsets[node.name], synchronized=False)
+        told.say(f"{node.name} begins at {time.strftime('%F', time.gmtime(node.clock.time))}")
+    begun = time.monotonic()
+    formed = lab.wait_settled(seconds=NTP_PATIENCE + PATIENCE)
+    told.seconds = formed - begun
+    told.say(f"formed after {told.seconds:.0f} s")
+    _ntp(lab, told)
+    _later(lab, told, days=100)
+
+
+def _ntp(lab: Lab, told: Told) -> None:
+    """Every node gets the true time, the seed last, as a network that comes up would have it."""
+    for node in reversed(lab.all):
+        told.say(f"{node.name}: NTP steps the clock by {-node.clock.offset / DAY:.0f} days")
+        node.clock.shift(0.0)
+        node.synchronize()
+        time.sleep(1)
+    _endures(lab, told, "the true time", offset=0.0)
+
+
+def _later(lab: Lab, told: Told, *, days: float) -> None:
+    for node in lab.all:
+        node.clock.shift(days * DAY)
+    _endures(lab, told, f"{days:.0f} days later", offset=days * DAY)
+
+
+def _endures(lab: Lab, told: Told, when: str, *, offset: float) -> None:
+    """The swarm is whole, and stays so when a worker is turned off and when dockerd restarts."""
+    lab.wait_settled(seconds=PATIENCE)
+    told.say(f"{when}: settled")
+    worker, seed = lab.all[-1], lab.all[0]
+    worker.pull_the_plug()
+    worker.power_on(offset=offset)
+    lab.wait_settled(seconds=PATIENCE)
+    told.say(f"{when}: settled after a power cut of {worker.name}")
+    seed.run("systemctl", "restart", "docker")
+    lab.wait_settled(seconds=PATIENCE)
+    told.say(f"{when}: settled after a restart of dockerd on {seed.name}")
+    _newcomer(lab, worker)
+    told.say(f"{when}: {worker.name} let in again after it left")
+
+
+def _newcomer(lab: Lab, node: Node) -> None:
+    """Have a node join again: only a swarm whose certificates are good lets it."""
+    before = engine.get(node, "/info")["Swarm"]["NodeID"]
+    node.run("docker", "swarm", "leave", "--force")
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        lab.wait_settled(seconds=PATIENCE)
+        if engine.get(node, "/info")["Swarm"]["NodeID"] != before:
+            return
+        if time.monotonic() > deadline:
+            raise AssertionError(lab.last_words(f"{node.name} has its old node id"))
+        time.sleep(0.5)
+
+
+Story = Callable[[Lab, Told], None]
