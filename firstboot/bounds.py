@@ -1,0 +1,98 @@
+"""How much callers of the join service may use, who has to go, and what is told of them. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Optional, Sequence, Set, TypeVar
+
+from firstboot.model import Claim
+from firstboot.wire import line
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What callers may use; times in seconds.
+
+    A stranger has not proved a certificate yet. A source is an address, a name a certificate's.
+    """
+
+    handshake: float = 5.0  # from the first byte of TCP to the last of TLS
+    request: float = 5.0  # from the first byte of a request to the last
+    send: float = 5.0
+    idle: float = 60.0  # until the next request
+    answer: float = 8.0  # for the main loop
+    snapshot: float = 30.0  # a hello that was published earlier is not the truth any more
+    strangers: int = 64
+    per_source: int = 8
+    known: int = 128
+    per_name: int = 4
+    asks: int = 32
+
+
+LIMITS = Limits()
+
+
+class Caller:
+    """A connection as the bounds see it. `since`: when it last did something that counts.
+
+    `claim` is who it is, once that is proved; `ask` the number of what it waits for.
+    """
+
+    def __init__(self, source: str, *, since: float) -> None:
+        self.source = source
+        self.since = since
+        self.claim: Optional[Claim] = None
+        self.ask: Optional[int] = None
+
+    @property
+    def name(self) -> str:
+        """The name that it proved; empty for a stranger."""
+        return self.claim.name if self.claim else ""
+
+
+C = TypeVar("C", bound=Caller)
+
+
+def surplus(callers: Sequence[C], limits: Limits) -> Optional[C]:
+    """Give the caller that has to go, if there are too many.
+
+    Of strangers, the oldest of the source that has the most: a flood pushes out itself. Of the
+    known, the oldest of a name that has too many, or who was quiet for longest.
+    """
+    strangers = [one for one in callers if not one.name]
+    if strangers:
+        source, most = Counter(one.source for one in strangers).most_common(1)[0]
+        if most > limits.per_source or len(strangers) > limits.strangers:
+            return _oldest([one for one in strangers if one.source == source])
+    known = [one for one in callers if one.name]
+    if known:
+        name, most = Counter(one.name for one in known).most_common(1)[0]
+        if most > limits.per_name:
+            return _oldest([one for one in known if one.name == name])
+    if len(known) > limits.known:
+        return _oldest([one for one in known if one.ask is None] or known)
+    return None
+
+
+def _oldest(callers: Sequence[C]) -> C:
+    return min(callers, key=lambda one: one.since)
+
+
+class Complaints:
+    """Who was sent away and why: one line a source and minute, and `lines` a minute."""
+
+    def __init__(self, *, lines: int = 30) -> None:
+        self._lines = lines
+        self._minute = float("-inf")
+        self._told: Set[str] = set()
+
+    def about(self, source: str, why: str, *, now: float) -> str:
+        """Give the line for the log; empty if there is to be none."""
+        if now - self._minute >= 60.0:
+            self._minute = now
+            self._told.clear()
+        if source in self._told or len(self._told) >= self._lines:
+            return ""
+        self._told.add(source)
+        return "%s: %s" % (source, line(why))
