@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
-from typing import Optional, Sequence, Set, TypeVar
+from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple, TypeVar
 
 from firstboot.model import Claim
 from firstboot.wire import line
@@ -54,29 +53,31 @@ class Caller:
 C = TypeVar("C", bound=Caller)
 
 
-def surplus(callers: Sequence[C], limits: Limits) -> Optional[C]:
-    """Give the caller that has to go, if there are too many.
+def surplus(callers: Sequence[C], limits: Limits) -> List[C]:
+    """Give the callers that have to go, if there are too many.
 
-    Of strangers, the oldest of the source that has the most: a flood pushes out itself. Of the
-    known, the oldest of a name that has too many, or who was quiet for longest.
+    Of strangers, the older ones of the sources that have the most: a flood pushes out itself. Of
+    the known, the older ones of a name that has too many, and who was quiet for longest.
     """
-    strangers = [one for one in callers if not one.name]
-    if strangers:
-        source, most = Counter(one.source for one in strangers).most_common(1)[0]
-        if most > limits.per_source or len(strangers) > limits.strangers:
-            return _oldest([one for one in strangers if one.source == source])
-    known = [one for one in callers if one.name]
-    if known:
-        name, most = Counter(one.name for one in known).most_common(1)[0]
-        if most > limits.per_name:
-            return _oldest([one for one in known if one.name == name])
-    if len(known) > limits.known:
-        return _oldest([one for one in known if one.ask is None] or known)
-    return None
+    strangers = _ranked([one for one in callers if not one.claim], lambda one: one.source)
+    known = _ranked([one for one in callers if one.claim], lambda one: one.name)
+    stay = [one for rank, one in strangers if rank < limits.per_source][: limits.strangers]
+    named = [one for rank, one in known if rank < limits.per_name]
+    # Whoever waits for an answer has asked lately; the others come back by themselves.
+    named.sort(key=lambda one: (one.ask is None, -one.since))
+    kept = {id(one) for one in (*stay, *named[: limits.known])}
+    return [one for one in callers if id(one) not in kept]
 
 
-def _oldest(callers: Sequence[C]) -> C:
-    return min(callers, key=lambda one: one.since)
+def _ranked(callers: Sequence[C], group: Callable[[C], str]) -> List[Tuple[int, C]]:
+    """Give callers with their place in their group: the newest of each group first, and so on."""
+    places: Dict[str, int] = {}
+    ranked = []
+    for one in sorted(callers, key=lambda one: -one.since):
+        place = places.get(group(one), 0)
+        places[group(one)] = place + 1
+        ranked.append((place, one))
+    return sorted(ranked, key=lambda pair: pair[0])
 
 
 class Complaints:

@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 from dataclasses import replace
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from firstboot import framing, tls, wire
 from firstboot.bounds import LIMITS, Caller, Complaints, Limits, surplus
@@ -25,8 +25,10 @@ from firstboot.framing import FramingError, Request
 from firstboot.model import Ask, Claim, Hello
 from firstboot.wire import Reply, WireError
 
-_BACKLOG = 512
-_ACCEPTS = 64  # in a row, before the others have their turn
+# The kernel takes net.core.somaxconn if that is less; a call that finds no place in it comes again
+# after a second.
+_BACKLOG = 4096
+_ACCEPTS = 256  # in a row, before the others have their turn
 _CHUNK = 4096
 _OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _METHODS = {wire.HELLO: "GET", wire.NEWS: "GET", wire.JOIN: "POST", wire.JOINED: "POST"}
@@ -44,6 +46,7 @@ class _Connection(Caller):
         self.inbox = b""
         self.outbox = b""
         self.last = False
+        self.watched = False
         self.gone = False
 
 
@@ -184,6 +187,21 @@ class Server:
             self._log("join service: refused " + line)
 
     def _accept(self) -> None:
+        """Take the calls that wait; who has to go at once costs next to nothing."""
+        now = time.monotonic()
+        new = []
+        for plain, source in self._calls():
+            channel = tls.accepted(plain, self._context)
+            deadline = now + self._limits.handshake
+            new.append(_Connection(channel, source, now=time.monotonic(), deadline=deadline))
+        self._connections.update((one.fd, one) for one in new)
+        self._make_room()
+        for one in new:
+            if not one.gone:
+                self._selector.register(one.fd, tls.READ, one)
+                one.watched = True
+
+    def _calls(self) -> Iterator[Tuple[socket.socket, str]]:
         for _ in range(_ACCEPTS):
             try:
                 plain, (source, _port) = self._listener.accept()
@@ -192,25 +210,15 @@ class Server:
             except OSError as error:
                 # Other errors are those of a caller that went away meanwhile (accept(2)).
                 if error.errno in _OUT_OF:
-                    self._complain("", "cannot take calls: %s" % error.strerror)
+                    self._complain("all", "cannot take calls: %s" % error.strerror)
                     self._selector.unregister(self._listener)
                     self._accept_at = time.monotonic() + 1.0
                     return
-                continue
-            now = time.monotonic()
-            made = _Connection(
-                tls.accepted(plain, self._context),
-                source,
-                now=now,
-                deadline=now + self._limits.handshake,
-            )
-            self._connections[made.fd] = made
-            self._selector.register(made.fd, tls.READ, made)
-            self._make_room()
+            else:
+                yield plain, source
 
     def _make_room(self) -> None:
-        extra = surplus(list(self._connections.values()), self._limits)
-        if extra:
+        for extra in surplus(list(self._connections.values()), self._limits):
             self._complain(extra.source, "too many connections")
             self._drop(extra)
 
@@ -220,7 +228,8 @@ class Server:
             with self._lock:
                 self._asks.pop(connection.ask, None)
         self._connections.pop(connection.fd, None)
-        self._selector.unregister(connection.fd)
+        if connection.watched:
+            self._selector.unregister(connection.fd)
         connection.channel.close()
 
     def _expire(self, now: float) -> None:

@@ -59,6 +59,8 @@ class Channel:
         self, plain: socket.socket, *, wants: int, secure: Callable[[socket.socket], ssl.SSLSocket]
     ) -> None:
         plain.setblocking(False)
+        # Small messages both ways: Nagle's algorithm and delayed acknowledgements would add 40 ms.
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.wants = wants
         self._plain = plain
         self._secure = secure
