@@ -1,14 +1,18 @@
-"""`python3 firstboot.pyz run` (the service) or `import` (once): arguments and exit codes only."""
+"""`firstboot.pyz run` (the service), `early` (before dockerd), `import`: arguments, exit codes."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import Optional, Sequence
 
-from firstboot import importer, service
+from firstboot import files, importer, nodeconfig, repair, service, swarmview
+from firstboot.clock import Timekeeper
 from firstboot.importer import CardError
 from firstboot.layout import Layout
+from firstboot.node import MAX_PEM, NODE_CERTIFICATE
+from firstboot.teller import log
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -17,22 +21,39 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     layout = Layout(boot=args.boot, root=args.root)
     if args.command == "run":
         return service.run(layout)
+    if args.command == "early":
+        return early(layout)
     try:
         card = importer.import_card(layout)
     except (CardError, OSError) as error:
-        service.log("import: %s; %s" % (error, getattr(error, "remedy", "try again")))
+        log("import: %s; %s" % (error, getattr(error, "remedy", "try again")))
         return 1
     for path in card.left:
-        service.log("import: identity still on the boot partition: " + path)
-    service.log("import: %s, generation %d" % (card.config.name, card.config.generation))
+        log("import: identity still on the boot partition: " + path)
+    log("import: %s, generation %d" % (card.config.name, card.config.generation))
     return 1 if card.left else 0
+
+
+def early(layout: Layout) -> int:
+    """Before each start of dockerd: put torn state files aside, raise the clock to its floor."""
+    for name in repair.put_aside(layout.docker):
+        log("early: %s was torn; it is kept as %s.broken" % (name, name))
+    content = files.read(layout.node_json, limit=nodeconfig.MAX_BYTES)
+    if content is None:
+        return 0
+    config = nodeconfig.parse(content.decode("utf-8"))
+    timekeeper = Timekeeper(root=layout.root, tick=layout.tick, flashed_at=float(config.flashed_at))
+    pem = files.read(os.path.join(layout.docker, NODE_CERTIFICATE), limit=MAX_PEM) or b""
+    if timekeeper.raise_to_floor(certified=swarmview.not_before(pem)):
+        log("early: the clock was behind; it is at its floor now")
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="firstboot.pyz", description="The service of a piflash node."
     )
-    parser.add_argument("command", choices=("run", "import"))
+    parser.add_argument("command", choices=("run", "early", "import"))
     parser.add_argument("--boot", default="/boot", help="where the boot partition is mounted")
     parser.add_argument("--root", default="/", help="the root file system")
     return parser

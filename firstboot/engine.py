@@ -13,6 +13,7 @@ import subprocess
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from firstboot.model import (
+    CHARTER_LABEL,
     EPOCH_LABEL,
     GENERATION_LABEL,
     NAME_LABEL,
@@ -29,7 +30,6 @@ CALL = 20.0  # seconds
 JOIN = 50.0  # facts S2: dockerd itself gives up after 20 s, and goes on in the background
 RESTART = 120.0
 TEN_YEARS = 87600 * 3600 * 10**9  # ns
-CHARTER_LABEL = "piflash.charter"
 
 _TOKEN = re.compile(r"SWMTKN\S*")
 

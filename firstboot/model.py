@@ -13,6 +13,7 @@ from typing import Mapping, Optional, Tuple, Union
 EPOCH_LABEL = "piflash.epoch"  # of the swarm
 GENERATION_LABEL = "piflash.generation"  # of a node; of the swarm with ".<name>" behind it
 NAME_LABEL = "piflash.name"  # of a node: the name that its certificate proved
+CHARTER_LABEL = "piflash.charter"  # of the swarm
 ROLE_LABEL = "piflash.role"  # of a node: the role that its certificate proved
 
 # How far a wall clock can be trusted, worst first.

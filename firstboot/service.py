@@ -1,102 +1,123 @@
-"""The loop: import, decide, tell. Runs from boot to shutdown and ends only by SIGTERM or SIGINT."""
+"""The service, from boot to shutdown: imports the card, then turns until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
-import sys
-import time
-import traceback
-from typing import Optional, Set
+from typing import Callable, List, Optional, Tuple
 
-from firstboot import importer, status
-from firstboot.decide import Decision, decide
+from firstboot import importer, tls
+from firstboot.clock import Timekeeper
+from firstboot.engine import Docker
 from firstboot.importer import Card, CardError
 from firstboot.layout import Layout
-from firstboot.nodeconfig import NodeConfig
-from firstboot.status import Status
+from firstboot.model import Decision
+from firstboot.node import Node, Surroundings
+from firstboot.peers import Peers
+from firstboot.server import Server
+from firstboot.teller import Teller, log
 
-INTERVAL = 10.0  # seconds between two looks
+CARD_AGAIN = 10.0  # seconds
+FAULT_AGAIN = 10.0
 
 
-def run(layout: Layout, *, interval: float = INTERVAL) -> int:
+def run(layout: Layout) -> int:
     """Run until a signal asks to stop; give the exit code, 0."""
-    stop, wake = os.pipe()
+    # Pipes, because a handler that sets a threading.Event can deadlock with the waiting thread.
+    stop, asked = os.pipe()
+    bell, ring = os.pipe()
+    for fd in (bell, ring):
+        os.set_blocking(fd, False)
 
     def ask_to_stop(_number: int, _frame: object) -> None:
-        os.write(wake, b"x")
+        os.write(asked, b"x")
 
-    # A pipe, because a handler that sets a threading.Event can deadlock with the waiting thread.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask_to_stop)
-    teller = Teller(layout)
-    while True:
-        teller.turn()
-        if select.select([stop], [], [], interval)[0]:
-            log("stopping: asked to")
-            return 0
+    service = Service(layout, wake=lambda: _ring(ring), interrupt=stop)
+    try:
+        while True:
+            pause = service.turn()
+            ready = select.select([stop, bell], [], [], pause)[0]
+            if stop in ready:
+                log("stopping: asked to")
+                return 0
+            if bell in ready:
+                os.read(bell, 4096)
+    finally:
+        service.close()
 
 
-def log(line: str) -> None:
-    """One line to the journal, which adds the time."""
-    sys.stderr.write("piflash: " + line + "\n")
-    sys.stderr.flush()
+class Service:
+    """Takes a turn at a time; nothing that goes wrong gets out of it."""
 
-
-class Teller:
-    """Takes a turn at a time and tells what changed since the one before."""
-
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, *, wake: Callable[[], None], interrupt: int) -> None:
         self._layout = layout
-        self._config: Optional[NodeConfig] = None
-        self._told: Optional[Decision] = None
-        self._since = 0
-        self._troubles: Set[str] = set()
+        self._wake = wake
+        self._interrupt = interrupt
+        self._teller = Teller(layout.status_txt)
+        self._node: Optional[Node] = None
+        self._parts: List[Callable[[], None]] = []
 
-    def turn(self) -> None:
-        """Import, decide, tell; nothing that goes wrong gets out of here."""
+    def turn(self) -> float:
+        """Do the next thing; give the seconds until there may be another."""
         try:
-            decision = self._decide()
-        except Exception as error:  # noqa: BLE001 - the loop never ends: nobody is there to restart it
-            decision = Decision(
-                "BLOCKED",
-                "try again",
-                "%s: %s" % (type(error).__name__, error),
-                # -m: HypriotOS makes a new machine-id during the first boot, and without it
-                # journalctl shows nothing of what was logged before.
-                remedy="see `journalctl -m -u piflash` on the node",
-            )
-            if decision != self._told:
-                traceback.print_exc()
-        if decision != self._told:
-            self._told = decision
-            self._since = int(time.time())
-            remedy = "; " + decision.remedy if decision.remedy else ""
-            log("%s: %s (%s%s)" % (decision.phase, decision.next, decision.why, remedy))
-        self._write_status(decision)
-
-    def _decide(self) -> Decision:
-        try:
-            card = importer.import_card(self._layout)
+            if self._node is None:
+                self._node = self._begin()
+            return self._node.turn()
         except CardError as error:
-            return Decision("BLOCKED", "look again", str(error), remedy=error.remedy)
-        self._config = card.config
-        self._tell_left(card)
-        return decide(card.config, permit=card.permit)
+            why = "%s; %s" % (error, error.remedy)
+            decision = Decision("BLOCKED", why, reason="card")
+            self._teller.tell(decision, config=None, epoch=0)
+            return CARD_AGAIN
+        except Exception as error:  # noqa: BLE001 - the loop never ends: nobody is there to restart it
+            self._teller.fault(error)
+            why = "%s: %s" % (type(error).__name__, error)
+            self._teller.tell(Decision("BLOCKED", why, reason="fault"), config=None, epoch=0)
+            return FAULT_AGAIN
 
-    def _tell_left(self, card: Card) -> None:
-        if card.left:
-            self._complain("identity still on the boot partition: " + ", ".join(card.left))
+    def close(self) -> None:
+        """Stop what runs beside the loop."""
+        for close in self._parts:
+            close()
 
-    def _write_status(self, decision: Decision) -> None:
-        text = status.render(Status(self._config, decision, self._since))
-        try:
-            status.write(self._layout.status_txt, text)
-        except OSError as error:
-            self._complain("%s: %s" % (self._layout.status_txt, error.strerror))
+    def _begin(self) -> Node:
+        card = importer.import_card(self._layout)
+        for path in card.left:
+            self._teller.complain("identity still on the boot partition: " + path)
+        config = card.config
+        peers, server = self._network(card)
+        timekeeper = Timekeeper(
+            root=self._layout.root, tick=self._layout.tick, flashed_at=float(config.flashed_at)
+        )
+        around = Surroundings(self._layout, Docker(), peers, server, self._teller, timekeeper)
+        return Node(card, around)
 
-    def _complain(self, trouble: str) -> None:
-        if trouble not in self._troubles:
-            self._troubles.add(trouble)
-            log(trouble)
+    def _network(self, card: Card) -> Tuple[Peers, Server]:
+        config, identity = card.config, self._layout.identity
+        peers = Peers(
+            config,
+            tls.client_context(identity),
+            log=log,
+            wake=self._wake,
+            interrupt=self._interrupt,
+        )
+        server = Server(
+            tls.server_context(identity),
+            cluster=config.cluster,
+            log=log,
+            wake=self._wake,
+            heard=peers.heard,
+        )
+        self._parts += [server.close, peers.close]
+        peers.start()
+        server.start()
+        return peers, server
+
+
+def _ring(fd: int) -> None:
+    # If it blocks, it is full of rings already.
+    with contextlib.suppress(BlockingIOError):
+        os.write(fd, b"x")

@@ -69,7 +69,7 @@ def read_engine(info: Mapping[str, Any]) -> Engine:
 def read_swarm(swarm: Mapping[str, Any], nodes: Optional[List[Dict[str, Any]]]) -> Swarm:
     """Read `GET /swarm` and `GET /nodes`."""
     spec = swarm.get("Spec") or {}
-    root = str((swarm.get("TLSInfo") or {}).get("TrustRoot") or "")
+    root = str((swarm.get("TLSInfo") or {}).get("TrustRoot") or "").encode()
     return Swarm(
         id=str(swarm.get("ID") or ""),
         labels=dict(spec.get("Labels") or {}),
@@ -112,10 +112,10 @@ def ca_digest(pem: bytes) -> str:
     return text.rjust(_DIGEST, "0")
 
 
-def not_before(pem: str) -> float:
+def not_before(pem: bytes) -> float:
     """Give notBefore of the first certificate, UTC seconds; 0 if there is none to be read."""
-    _, _, rest = pem.partition("-----BEGIN CERTIFICATE-----")
-    body = rest.partition("-----END CERTIFICATE-----")[0]
+    _, _, rest = pem.partition(b"-----BEGIN CERTIFICATE-----")
+    body = rest.partition(b"-----END CERTIFICATE-----")[0]
     try:
         return _validity(base64.b64decode(body)) if body else 0.0
     except (ValueError, IndexError):

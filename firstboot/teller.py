@@ -35,6 +35,7 @@ class Teller:
         self._since = 0
         self._written = -REWRITE
         self._complaints: Set[str] = set()
+        self._trouble = ""
 
     def tell(self, decision: Decision, *, config: Optional[NodeConfig], epoch: int) -> None:
         """Log the decision and write the status, if either says something new."""
@@ -59,6 +60,12 @@ class Teller:
         if trouble not in self._complaints:
             self._complaints.add(trouble)
             log(trouble)
+
+    def trouble(self, why: str) -> None:
+        """Log why an action failed; the same failure in a row once."""
+        if why != self._trouble:
+            self._trouble = why
+            log(why)
 
     def fault(self, error: Exception) -> None:
         """Log an error that nobody expected, with its traceback the first time."""

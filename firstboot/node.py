@@ -1,0 +1,274 @@
+"""One turn of the node: observe, decide, apply one action, say so. Shell; all policy is decide's.
+
+Everything it works with is given to it, so that the same turn runs on a Pi and in a lab.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, replace
+from typing import Callable, Dict, Mapping, Optional
+
+from firstboot import address, files, memory, notes, scrub, swarmview
+from firstboot.address import AddressError
+from firstboot.clock import Timekeeper
+from firstboot.decide import decide
+from firstboot.engine import Docker, EngineError
+from firstboot.importer import Card
+from firstboot.layout import Layout
+from firstboot.leader import founded
+from firstboot.model import (
+    CHARTER_LABEL,
+    Action,
+    Answer,
+    AskJoin,
+    Bind,
+    Decision,
+    Demote,
+    Engine,
+    Hello,
+    Init,
+    Join,
+    Leave,
+    Memory,
+    Notes,
+    Observation,
+    Promote,
+    RaiseAddress,
+    Remember,
+    Remove,
+    ReportJoined,
+    RestartDocker,
+    RotateCa,
+    RotateToken,
+    StepClock,
+    Supersede,
+    Swarm,
+)
+from firstboot.notes import Outcome
+from firstboot.peers import Peers
+from firstboot.server import Server
+from firstboot.swarmview import Tracker
+from firstboot.teller import Teller
+from firstboot.wire import Reply
+
+AFTER_FAILURE = 1.0  # seconds until a failed action is tried again
+LOOK = 10.0  # the longest pause between two looks
+MAX_PEM = 65536
+ROOT_CA = "swarm/certificates/swarm-root-ca.crt"
+NODE_CERTIFICATE = "swarm/certificates/swarm-node.crt"
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a node works with."""
+
+    layout: Layout
+    docker: Docker
+    peers: Peers
+    server: Server
+    teller: Teller
+    timekeeper: Timekeeper
+
+
+class Node:
+    """A node of a card that was imported."""
+
+    def __init__(self, card: Card, around: Surroundings) -> None:
+        self._card = card
+        self._config = card.config
+        self._around = around
+        self._begun = time.monotonic()
+        self._notes = Notes()
+        self._tracker = Tracker(begun=self._begun)
+        self._memory = self._load()
+
+    def turn(self) -> float:
+        """Take one step; give the seconds until the next is wanted. A failed action is told."""
+        now = time.monotonic()
+        seen = self._observe(now)
+        decision = decide(self._config, self._card.permit, seen, now)
+        self._around.teller.tell(decision, config=self._config, epoch=self._memory.swarm_epoch)
+        self._publish(seen, decision)
+        self._housekeeping(seen)
+        if decision.action is None:
+            return min(decision.wait, LOOK)
+        outcome = self._try(decision.action, seen)
+        asked = {ask.number: ask for ask in seen.asks}
+        number = decision.action.number if isinstance(decision.action, Answer) else 0
+        self._notes = notes.after(
+            self._notes,
+            decision.action,
+            outcome,
+            now=time.monotonic(),
+            ask=asked.get(number),
+        )
+        if outcome.failure:
+            self._around.teller.trouble(outcome.failure)
+            return AFTER_FAILURE
+        return 0.0
+
+    # --- observe --------------------------------------------------------------------------------
+
+    def _observe(self, now: float) -> Observation:
+        config, around = self._config, self._around
+        view = self._tracker.follow(around.docker.look(), now)
+        engine = view.engine
+        if engine is not None:
+            engine = replace(
+                engine,
+                ca=swarmview.ca_digest(self._certificate(ROOT_CA)),
+                certified=swarmview.not_before(self._certificate(NODE_CERTIFICATE)),
+                stale_clock=around.timekeeper.stepped_since(view.since),
+            )
+        return Observation(
+            clock=around.timekeeper.read(certified=engine.certified if engine else 0.0),
+            begun=self._begun,
+            address_up=address.is_up(config.address, interface=config.interface),
+            engine=engine,
+            engine_since=view.since,
+            swarm=view.swarm,
+            peers=around.peers.contacts(),
+            memory=self._memory,
+            notes=self._notes,
+            asks=around.server.asks(),
+        )
+
+    def _certificate(self, name: str) -> bytes:
+        path = os.path.join(self._around.layout.docker, name)
+        return files.read(path, limit=MAX_PEM) or b""
+
+    def _load(self) -> Memory:
+        path = self._around.layout.memory
+        try:
+            found = memory.load(path)
+        except ValueError as error:
+            self._around.teller.complain("%s; its permit counts as used up" % error)
+            found = memory.lost(path, epoch=self._config.epoch)
+        return found or Memory(epoch=0)
+
+    def _housekeeping(self, seen: Observation) -> None:
+        """What no decision depends on; it may fail, and is tried again at the next turn."""
+        try:
+            self._around.timekeeper.keep(seen.clock)
+            scrub.user_data(self._around.layout)
+        except OSError as error:
+            self._around.teller.complain("%s: %s" % (error.filename, error.strerror))
+
+    # --- say ------------------------------------------------------------------------------------
+
+    def _publish(self, seen: Observation, decision: Decision) -> None:
+        """Set what the others are told until the next turn."""
+        swarm, engine = seen.swarm, seen.engine
+        you = {entry.bound: entry.id for entry in swarm.entries if entry.bound} if swarm else {}
+        hello = self._hello(seen, decision, engine, swarm)
+        self._around.server.publish(hello, you=you)
+        self._around.peers.follow(hello, you=you)
+
+    def _hello(
+        self,
+        seen: Observation,
+        decision: Decision,
+        engine: Optional[Engine],
+        swarm: Optional[Swarm],
+    ) -> Hello:
+        config, kept = self._config, seen.memory
+        leaders = [entry for entry in swarm.entries if entry.leader] if swarm else []
+        mine = bool(leaders and engine and leaders[0].id == engine.node_id)
+        settled = swarm is not None and kept.swarm_epoch == swarm.epoch
+        inside = engine is not None and engine.state == "active"
+        return Hello(
+            name=config.name,
+            role=config.role,
+            generation=config.generation,
+            epoch=kept.epoch,
+            charter=swarm.labels.get(CHARTER_LABEL, "") if swarm and settled else "",
+            phase="BLOCKED" if decision.reason else decision.phase,
+            engine=engine.state if engine else "",
+            node_id=engine.node_id if engine else "",
+            swarm_id=swarm.id if swarm else "",
+            swarm_epoch=kept.swarm_epoch if inside else 0,
+            was_member=kept.swarm_epoch > 0 or kept.founding > 0,
+            quorum=bool(leaders) and settled,
+            leader=config.name if mine else (leaders[0].bound if leaders else ""),
+            grants=bool(swarm and mine and settled and not swarm.rotating and founded(seen, swarm)),
+            ca=engine.ca if engine else "",
+            time=seen.clock.time,
+            quality=seen.clock.quality,
+        )
+
+    # --- apply ----------------------------------------------------------------------------------
+
+    def _try(self, action: Action, seen: Observation) -> Outcome:
+        try:
+            return self._apply(action, seen)
+        except (EngineError, AddressError) as error:
+            return Outcome(failure=str(error))
+        except OSError as error:
+            return Outcome(failure="%s: %s" % (error.filename or "", error.strerror or error))
+
+    def _apply(self, action: Action, seen: Observation) -> Outcome:
+        if isinstance(action, AskJoin):
+            return self._around.peers.ask_join(action.leader)
+        if isinstance(action, ReportJoined):
+            return self._around.peers.report_joined(action.leader, action.node_id)
+        if isinstance(action, Answer):
+            self._around.server.answer(action.number, self._reply(action, seen))
+        elif isinstance(action, Remember):
+            memory.keep(self._around.layout.memory, action.memory)
+            self._memory = action.memory
+        else:
+            self._change(action)
+        return Outcome()
+
+    def _reply(self, action: Answer, seen: Observation) -> Reply:
+        if action.status != "granted" or seen.swarm is None:
+            return Reply(action.status, action.why, leader=action.leader)
+        return Reply(
+            action.status,
+            action.why,
+            leader=self._config.name,
+            token=self._around.docker.worker_token(),
+            address=self._config.address,
+            swarm_id=seen.swarm.id,
+            epoch=seen.swarm.epoch,
+        )
+
+    def _change(self, action: Action) -> None:
+        """Change the machine, its engine or the swarm."""
+        docker, config = self._around.docker, self._config
+        if isinstance(action, RaiseAddress):
+            address.bring_up(config.address, subnet=config.subnet, interface=config.interface)
+        elif isinstance(action, StepClock):
+            self._around.timekeeper.step(action.time)
+        elif isinstance(action, RestartDocker):
+            docker.restart()
+        elif isinstance(action, Init):
+            docker.init(config.address, epoch=action.epoch, charter=self._card.charter)
+        elif isinstance(action, Join):
+            docker.join(config.address, action.grant)
+        elif isinstance(action, Bind):
+            docker.bind(action)
+        elif isinstance(action, Supersede):
+            docker.supersede(action.name, action.generation)
+        else:
+            self._plain(action)
+
+    def _plain(self, action: Action) -> None:
+        """What needs nothing but a node id, or nothing."""
+        docker = self._around.docker
+        whole: Mapping[type, Callable[[], None]] = {
+            RotateCa: docker.rotate_ca,
+            RotateToken: docker.rotate_worker_token,
+            Leave: docker.leave,
+        }
+        by_id: Dict[type, Callable[[str], None]] = {
+            Promote: docker.promote,
+            Demote: docker.demote,
+            Remove: docker.remove,
+        }
+        if isinstance(action, (Promote, Demote, Remove)):
+            by_id[type(action)](action.node_id)
+        else:
+            whole[type(action)]()
