@@ -8,26 +8,22 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, replace
-from typing import Callable, Dict, Mapping, Optional
+from typing import Callable, Dict, Mapping
 
-from firstboot import address, files, memory, notes, scrub, swarmview
+from firstboot import address, files, greeting, memory, notes, scrub, swarmview
 from firstboot.address import AddressError
 from firstboot.clock import Timekeeper
 from firstboot.decide import decide
 from firstboot.engine import Docker, EngineError
 from firstboot.importer import Card
 from firstboot.layout import Layout
-from firstboot.leader import founded
 from firstboot.model import (
-    CHARTER_LABEL,
     Action,
     Answer,
     AskJoin,
     Bind,
     Decision,
     Demote,
-    Engine,
-    Hello,
     Init,
     Join,
     Leave,
@@ -44,7 +40,6 @@ from firstboot.model import (
     RotateToken,
     StepClock,
     Supersede,
-    Swarm,
 )
 from firstboot.notes import Outcome
 from firstboot.peers import Peers
@@ -160,43 +155,9 @@ class Node:
 
     def _publish(self, seen: Observation, decision: Decision) -> None:
         """Set what the others are told until the next turn."""
-        swarm, engine = seen.swarm, seen.engine
-        you = {entry.bound: entry.id for entry in swarm.entries if entry.bound} if swarm else {}
-        hello = self._hello(seen, decision, engine, swarm)
+        hello, you = greeting.hello(self._config, seen, decision), greeting.bound(seen.swarm)
         self._around.server.publish(hello, you=you)
         self._around.peers.follow(hello, you=you)
-
-    def _hello(
-        self,
-        seen: Observation,
-        decision: Decision,
-        engine: Optional[Engine],
-        swarm: Optional[Swarm],
-    ) -> Hello:
-        config, kept = self._config, seen.memory
-        leaders = [entry for entry in swarm.entries if entry.leader] if swarm else []
-        mine = bool(leaders and engine and leaders[0].id == engine.node_id)
-        settled = swarm is not None and kept.swarm_epoch == swarm.epoch
-        inside = engine is not None and engine.state == "active"
-        return Hello(
-            name=config.name,
-            role=config.role,
-            generation=config.generation,
-            epoch=kept.epoch,
-            charter=swarm.labels.get(CHARTER_LABEL, "") if swarm and settled else "",
-            phase="BLOCKED" if decision.reason else decision.phase,
-            engine=engine.state if engine else "",
-            node_id=engine.node_id if engine else "",
-            swarm_id=swarm.id if swarm else "",
-            swarm_epoch=kept.swarm_epoch if inside else 0,
-            was_member=kept.swarm_epoch > 0 or kept.founding > 0,
-            quorum=bool(leaders) and settled,
-            leader=config.name if mine else (leaders[0].bound if leaders else ""),
-            grants=bool(swarm and mine and settled and not swarm.rotating and founded(seen, swarm)),
-            ca=engine.ca if engine else "",
-            time=seen.clock.time,
-            quality=seen.clock.quality,
-        )
 
     # --- apply ----------------------------------------------------------------------------------
 
