@@ -1,48 +1,57 @@
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from firstboot.__main__ import main
-from firstboot.service import Teller
+from firstboot.layout import Layout
+from firstboot.service import Service
 from tests.unit.firstboot.card import insert
 
 
-def test_a_turn_imports_tells_once_and_writes_status(
+def service(layout: Layout) -> Service:
+    return Service(layout, wake=lambda: None, interrupt=0)
+
+
+def broken(tmp_path: Path) -> Layout:
+    """A card whose identity is no key, so that no turn gets as far as the network."""
+    layout = insert(tmp_path)
+    (Path(layout.card_identity) / "node.key").write_text("no key\n")
+    return layout
+
+
+def test_a_card_that_cannot_be_used_is_told_once_with_what_to_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    layout = insert(tmp_path)
-    teller = Teller(layout)
-    for _ in range(3):
-        teller.turn()
-    told = capsys.readouterr().err.splitlines()
-    assert told == [
-        "piflash: INIT: would run: docker swarm init --advertise-addr 198.18.0.11 "
-        "(pi1 is the seed of home and holds a genesis permit for epoch 1)"
-    ]
-    assert "phase:      INIT\n" in Path(layout.status_txt).read_text()
-    assert Path(layout.identity).is_dir()
+    made = service(broken(tmp_path))
+    assert [made.turn() for _ in range(3)] == [10.0] * 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("piflash: BLOCKED (card): the identity on the card cannot be used")
+    assert "flash pi1 again" in line
+    assert "reason:     card\n" in Path(tmp_path / "boot/piflash/status.txt").read_text()
 
 
 def test_a_card_that_is_not_there_yet_is_waited_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    layout = insert(tmp_path)
+    layout = broken(tmp_path)
     away = shutil.move(layout.boot, tmp_path / "away")
-    teller = Teller(layout)
-    teller.turn()
-    teller.turn()
+    made = service(layout)
+    made.turn()
+    made.turn()
     shutil.move(away, layout.boot)
-    teller.turn()
+    made.turn()
     told = capsys.readouterr().err.splitlines()
-    assert [line.split(":")[1].strip() for line in told] == [
-        "BLOCKED",
-        f"{layout.status_txt}",
-        "INIT",
+    assert [line.split(": ")[1] for line in told] == [
+        "BLOCKED (card)",
+        layout.status_txt,
+        "BLOCKED (card)",
     ]
-    assert "node.json: not there; flash this card again" in told[0]
+    assert "node.json: not there" in told[0]
+    assert "cannot be used" in told[2]
 
 
 def test_whatever_goes_wrong_the_service_goes_on_and_says_so(
@@ -50,27 +59,13 @@ def test_whatever_goes_wrong_the_service_goes_on_and_says_so(
 ) -> None:
     layout = insert(tmp_path)
     Path(layout.root, "var").write_text("a file where a directory belongs")
-    teller = Teller(layout)
-    teller.turn()
-    teller.turn()
+    made = service(layout)
+    made.turn()
+    made.turn()
     told = capsys.readouterr().err
-    assert told.count("piflash: BLOCKED: try again") == 1
+    assert told.count("piflash: BLOCKED (fault)") == 1
     assert told.count("Traceback") == 1
     assert "journalctl" in Path(layout.status_txt).read_text()
-
-
-def test_no_key_and_no_permit_is_ever_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    layout = insert(tmp_path)
-    identity = Path(layout.card_identity)
-    key = (identity / "node.key").read_text().splitlines()[1]
-    (identity / "permit.json").write_text('{"payload":"c2VjcmV0","signature":"00"}')
-    Teller(layout).turn()
-    told = capsys.readouterr().err + Path(layout.status_txt).read_text()
-    assert "BLOCKED" in told
-    assert key not in told
-    assert "c2VjcmV0" not in told
 
 
 def test_import_alone_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,3 +82,22 @@ def test_import_alone_fails_on_a_card_that_is_none(
     arguments = ["import", "--boot", str(tmp_path), "--root", str(tmp_path / "root")]
     assert main(arguments) == 1
     assert capsys.readouterr().err.endswith("not there; flash this card again\n")
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 40, b'{"LocalAddr": "1'])
+def test_torn_state_files_are_put_aside_before_dockerd_starts(
+    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = insert(tmp_path)
+    swarm = Path(layout.docker, "swarm")
+    swarm.mkdir(parents=True)
+    (swarm / "docker-state.json").write_bytes(content)
+    (swarm / "state.json").write_text("[]")
+    assert main(["early", "--boot", layout.boot, "--root", layout.root]) == 0
+    assert sorted(os.listdir(swarm)) == ["docker-state.json.broken", "state.json"]
+    assert "docker-state.json was torn" in capsys.readouterr().err
+
+
+def test_before_anything_was_imported_there_is_nothing_to_do_early(tmp_path: Path) -> None:
+    layout = insert(tmp_path)
+    assert main(["early", "--boot", layout.boot, "--root", layout.root]) == 0
