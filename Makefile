@@ -47,7 +47,7 @@ lab-long: tools-lab $(VENV)/.dev  ## the same with all start orders, kills and i
 	PIFLASH_LAB_LONG=1 $(PYTEST) tests/lab -v
 
 e2e: tools-e2e $(VENV)/.dev  ## virtual machines boot the cards that piflash writes (root; ARCH=armhf for 32-bit ARM)
-	PIFLASH_E2E_ARCH=$(ARCH) $(PYTEST) tests/e2e -v
+	PIFLASH_REQUIRE_TOOLS=1 PIFLASH_E2E_ARCH=$(ARCH) $(PYTEST) tests/e2e -v
 
 pythons: $(VENV)/.dev  ## the unit tests under every supported Python that is installed
 	@for v in 3.10 3.12 3.13; do .ci/with-python $$v || exit 1; done

@@ -146,6 +146,11 @@ def test_files_are_written_with_their_content_and_permissions(
 # --- the scripts --------------------------------------------------------------------------------
 
 
+# Every directory that the scripts name.
+PATHS = ("/var/lib/cloud", "/usr/local/lib", "/boot/", "/etc/", "/run/", "/home/")
+ACCOUNTS = ("passwd", "shadow", "group", "gshadow", "subuid", "subgid")
+
+
 @dataclass(frozen=True)
 class Pi:
     """A root file system in a directory, and stand-ins for the programs that the scripts run."""
@@ -158,8 +163,11 @@ class Pi:
             item if isinstance(item, str) else " ".join(f"'{word}'" for word in item)
             for item in commands
         )
-        for path in ("/var/lib/cloud", "/usr/local/lib", "/boot/", "/etc/apt", "/run/"):
+        for path in PATHS:
             script = re.sub(rf"(?<![\w/.]){path}", f"{self.root}{path}", script)
+        # These scripts remove things: nothing of the machine's own may be left in them.
+        outside = re.findall(r"(?<![\w.>/])/[\w.*$-][\w/.*$-]*", script)
+        assert all(path.startswith((str(self.root), "/dev/null")) for path in outside), outside
         log = self.root / "log"
         log.write_text("")
         done = subprocess.run(
@@ -196,6 +204,10 @@ def pi(tmp_path: Path) -> Pi:
         path.chmod(0o755)
     for directory in ("var/lib/cloud/instances/i/sem", "var/lib/cloud/data", "etc/apt", "run"):
         (tmp_path / directory).mkdir(parents=True)
+    (tmp_path / "home").mkdir()
+    for file in ACCOUNTS:
+        (tmp_path / "etc" / file).write_text("of the image\n")
+        (tmp_path / "etc" / file).chmod(0o640)
     (tmp_path / "var/lib/cloud/instance").symlink_to(tmp_path / "var/lib/cloud/instances/i")
     (tmp_path / "var/lib/cloud/data/instance-id").write_text("i\n")
     (tmp_path / "etc/apt/sources.list").write_text(
@@ -298,6 +310,33 @@ def test_first_boot_that_was_cut_off_starts_again(pi: Pi) -> None:
     assert not pi.exists("var/lib/cloud/data/instance-id")
     assert not pi.exists("var/lib/cloud/instances")
     assert pi.exists("var/lib/cloud/data")
+
+
+def test_users_half_made_by_the_first_try_are_undone(pi: Pi) -> None:
+    """useradd writes one file after the other, and cloud-init leaves alone whoever is in passwd."""
+    guard = config("dhcp")["bootcmd"][1:]
+    (pi.root / "home/old").mkdir()
+    pi.run(guard)
+    (pi.root / "etc/passwd").write_text("of the image\npirate\n")
+    (pi.root / "etc/passwd.lock").write_text("")
+    (pi.root / "home/pirate/.ssh").mkdir(parents=True)
+    pi.run(guard)
+    assert {(pi.root / "etc" / file).read_text() for file in ACCOUNTS} == {"of the image\n"}
+    assert {(pi.root / "etc" / file).stat().st_mode & 0o777 for file in ACCOUNTS} == {0o640}
+    assert sorted(path.name for path in (pi.root / "etc").iterdir()) == sorted([*ACCOUNTS, "apt"])
+    assert [path.name for path in (pi.root / "home").iterdir()] == ["old"]
+
+
+def test_accounts_are_left_alone_once_the_first_boot_is_whole(pi: Pi) -> None:
+    guard = config("dhcp")["bootcmd"][1:]
+    pi.run(guard)
+    (pi.root / "etc/passwd").write_text("of the image\npirate\n")
+    (pi.root / "home/pirate").mkdir()
+    pi.run(config("dhcp")["runcmd"], ADDRESSES=CLUSTER)
+    pi.run(guard)
+    assert (pi.root / "etc/passwd").read_text() == "of the image\npirate\n"
+    assert pi.exists("home/pirate")
+    assert not pi.exists("var/lib/cloud/piflash-accounts")
 
 
 def test_boots_after_a_whole_first_one_change_nothing(pi: Pi) -> None:

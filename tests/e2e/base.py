@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -80,6 +81,7 @@ CMDLINE = (
 )
 # HypriotOS 1.12.3 is from July 2020: what its fake clock says.
 FAKE_CLOCK = "2020-07-02 13:17:01\n"
+UNUSED = 86400.0  # seconds after which an old image is dropped
 SAME_MACHINE_ID = "0123456789abcdef0123456789abcdef\n"
 
 
@@ -104,7 +106,7 @@ def base_image(arch: str) -> Base:
 
 
 def _once(what: str, arch: str, inputs: Iterable[bytes], build: Callable[..., None]) -> Path:
-    """Make a directory whole or not at all, named by what goes into it; drop its predecessors."""
+    """Make a directory whole or not at all, named by what goes into it; drop old ones."""
     digest = hashlib.sha256()
     for part in inputs:
         digest.update(b"%d:" % len(part) + part)
@@ -118,8 +120,10 @@ def _once(what: str, arch: str, inputs: Iterable[bytes], build: Callable[..., No
             directory.mkdir()
             build(directory, arch=arch)
             (directory / ".complete").touch()
+        os.utime(directory)
         for old in cache.glob(f"e2e-{what}-{arch}-*"):
-            if old != directory:
+            # Another checkout may be serving it at this moment.
+            if time.time() - old.stat().st_mtime > UNUSED:
                 shutil.rmtree(old, ignore_errors=True)
     return directory
 

@@ -186,27 +186,52 @@ def write_boot(card: Path, name: str, content: bytes | None) -> None:
         baseimage.run("mcopy", "-i", at, local, f"::{name}")
 
 
-def fsck(card: Path) -> str:
-    """What e2fsck and fsck.vfat find wrong on a card that was turned off; empty if nothing."""
-    found = []
+def boot_partition(card: Path) -> bytes:
+    """Every byte of a card's boot partition, of files and of what once was one."""
+    start, size = _partition(card, 0)
     with card.open("rb") as image:
-        sector = image.read(512)
+        image.seek(start)
+        return image.read(size)
+
+
+# After a power cut: clusters that belong to no file, and what fsck.vfat says of any volume.
+_NO_DAMAGE = re.compile(
+    r"fsck\.fat .*|.*: \d+ files, .* clusters|Reclaimed \d+ unused clusters? .*"
+    r"|Leaving file ?system unchanged\.|"
+)
+
+
+def fsck(card: Path, *, cut: bool = False) -> str:
+    """What e2fsck and fsck.vfat find wrong on a card that was turned off; empty if nothing.
+
+    After a power cut (`cut`) FAT may have lost clusters, and the mark of a missing unmount.
+    """
+    found = []
     for number, program in ((0, ("fsck.vfat", "-n")), (1, ("e2fsck", "-fn"))):
-        entry = sector[446 + 16 * number : 462 + 16 * number]
-        start, count = (int.from_bytes(entry[at : at + 4], "little") for at in (8, 12))
+        start, size = _partition(card, number)
         part = card.with_name(f"part{number + 1}")
-        skip = (f"skip={start * 512}", f"count={count * 512}", "iflag=skip_bytes,count_bytes")
+        skip = (f"skip={start}", f"count={size}", "iflag=skip_bytes,count_bytes")
         baseimage.run("dd", f"if={card}", f"of={part}", "bs=1M", "conv=sparse", *skip)
-        os.truncate(part, count * 512)
-        if number == 0:
+        os.truncate(part, size)
+        if cut and number == 0:
             _forget_unmount(part)
         done = subprocess.run(
             [*program, str(part)], capture_output=True, text=True, timeout=300, check=False
         )
         part.unlink()
-        if done.returncode:
+        lines = done.stdout.splitlines() if done.returncode else []
+        harmless = cut and number == 0 and all(map(_NO_DAMAGE.fullmatch, lines))
+        if lines and not harmless:
             found.append(f"{program[0]}: {done.stdout}")
     return "\n".join(found)
+
+
+def _partition(card: Path, number: int) -> tuple[int, int]:
+    """Offset and size in bytes, of the MBR's entry."""
+    with card.open("rb") as image:
+        entry = image.read(512)[446 + 16 * number : 462 + 16 * number]
+    start, count = (int.from_bytes(entry[at : at + 4], "little") for at in (8, 12))
+    return start * baseimage.SECTOR, count * baseimage.SECTOR
 
 
 def _forget_unmount(part: Path) -> None:

@@ -8,17 +8,18 @@ from collections.abc import Mapping
 from tests.e2e import scenes
 from tests.e2e.fleet import Scene
 
-# (what the console said last, seconds after that, cache): the ten moments of the first boot.
+# (what the console said last, seconds after that, cache): the moments of the first boot.
 CUTS = (
     ("systemd.* running in system mode", 1.0, "none"),
     ("running 'init-local'", 0.5, "writeback"),
     ("running 'init-local'", 3.0, "none"),
     ("running 'init' at", 0.0, "writeback"),
-    ("running 'init' at", 1.5, "none"),
     ("running 'init' at", 3.5, "writeback"),
-    ("running 'modules:config'", 1.0, "none"),
-    ("running 'modules:final'", 0.5, "writeback"),
-    ("running 'modules:final'", 3.0, "none"),
+    ("Generating public/private", 0.5, "writeback"),
+    (r"Starting .*Docker Application", 1.0, "none"),
+    ("running 'modules:config'", 1.0, "writeback"),
+    ("running 'modules:final'", 0.5, "none"),
+    (r"Started .*piflash: brings", 0.5, "writeback"),
     (scenes.FINISHED, 0.5, "writeback"),
 )
 
@@ -54,12 +55,12 @@ SCENES: Mapping[str, Scene] = {
     "wifi": scenes.wifi,
     **{
         f"cut-{number}": functools.partial(
-            scenes.power_cut, number=10 + number, marker=marker, delay=delay, cache=cache
+            scenes.power_cut, number=number, marker=marker, delay=delay, cache=cache
         )
         for number, (marker, delay, cache) in enumerate(CUTS, 1)
     },
     **{
-        name: functools.partial(scenes.broken, number=30 + number, name=file, damage=damage)
+        name: functools.partial(scenes.broken, number=number, name=file, damage=damage)
         for number, (name, (file, damage)) in enumerate(BROKEN.items(), 1)
     },
 }

@@ -21,12 +21,18 @@ from tests.support import tools  # noqa: E402
 
 ARCH = os.environ.get("PIFLASH_E2E_ARCH", "amd64")
 QEMU = {"amd64": "qemu-system-x86_64", "armhf": "qemu-system-arm"}
+TOOLS = (
+    *("dnsmasq", "ip", "setpriv", "ssh", "ssh-keygen", "mmdebstrap"),
+    *("mkfs.vfat", "fsck.vfat", "mcopy", "mtype", "mdel", "mke2fs", "e2fsck"),
+)
 LAST_LINES = 6
 _notes: list[str] = []
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """On an architecture that is not the machine's own, only a few scenes play."""
+    if ARCH not in QEMU:
+        raise pytest.UsageError(f"PIFLASH_E2E_ARCH={ARCH}: not one of {', '.join(QEMU)}")
     if ARCH == NATIVE:
         return
     mine = [item for item in items if _scene(item) in (None, *cast.ON_ARM)]
@@ -38,7 +44,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """The network, and one written card per node."""
     tools.need_root()
-    tools.need(QEMU[ARCH], "dnsmasq", "ip", "ssh", "mkfs.vfat", "mcopy", "mke2fs", "e2fsck")
+    tools.need(*TOOLS, QEMU[ARCH])
     directory = tmp_path_factory.mktemp("e2e")
     begun = time.monotonic()
     base = base_image(ARCH)

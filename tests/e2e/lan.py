@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,9 @@ SUBNET = "192.168.77"
 ROUTER = f"{SUBNET}.1"
 DOMAIN = "home.test"
 BRIDGE = "br0"
+NAMESPACE = "piflash-e2e-"  # and the pid of the run that it belongs to
+# A killed run leaves no emulator and no router behind.
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 FIRST_LEASE, LAST_LEASE = 100, 199
 
 
@@ -79,10 +83,11 @@ def leased(number: int) -> str:
 @contextmanager
 def home(directory: Path) -> Iterator[Lan]:
     """Build the network, and take it down with whatever still runs in it."""
-    lan = Lan(f"piflash-e2e-{os.getpid()}", directory)
+    _sweep()
+    lan = Lan(f"{NAMESPACE}{os.getpid()}", directory)
     with ExitStack() as undo:
         _run("ip", "netns", "add", lan.namespace)
-        undo.callback(_run, "ip", "netns", "del", lan.namespace)
+        undo.callback(_demolish, lan.namespace)
         for line in (
             "link set lo up",
             f"link add {BRIDGE} type bridge stp_state 0 forward_delay 0",
@@ -90,10 +95,30 @@ def home(directory: Path) -> Iterator[Lan]:
             f"link set {BRIDGE} up",
         ):
             _run("ip", "-n", lan.namespace, *line.split())
-        router = subprocess.Popen(lan.inside(*_dnsmasq(directory)), stdin=subprocess.DEVNULL)
+        router = subprocess.Popen(
+            (*DIES_WITH_US, *lan.inside(*_dnsmasq(directory))), stdin=subprocess.DEVNULL
+        )
         undo.callback(router.wait, timeout=10)
         undo.callback(router.terminate)
         yield lan
+        if router.poll() is not None:
+            raise RuntimeError(f"dnsmasq ended before the tests did: exit {router.returncode}")
+
+
+def _sweep() -> None:
+    """Take down the networks of runs that were killed."""
+    for line in _run("ip", "netns", "list").splitlines():
+        name = line.split()[0]
+        owner = name[len(NAMESPACE) :]
+        if name.startswith(NAMESPACE) and owner.isdigit() and not Path("/proc", owner).exists():
+            _demolish(name)
+
+
+def _demolish(namespace: str) -> None:
+    for pid in _run("ip", "netns", "pids", namespace).split():
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    _run("ip", "netns", "del", namespace)
 
 
 def _dnsmasq(directory: Path) -> list[str]:
@@ -111,10 +136,11 @@ def _dnsmasq(directory: Path) -> list[str]:
     ]
 
 
-def _run(*argv: str) -> None:
+def _run(*argv: str) -> str:
     done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(argv)}: {done.stderr.strip()}")
+    return done.stdout
 
 
 def requests(log: str, *, mac: str) -> list[str]:

@@ -20,7 +20,7 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.e2e.lan import Cable, Lan
+from tests.e2e.lan import DIES_WITH_US, Cable, Lan
 from tests.support import baseimage
 
 BOOT_OFFSET = baseimage.BOOT_START * baseimage.SECTOR
@@ -57,6 +57,7 @@ class Machine:
     rtc: str = "1970-01-01T00:00:10"
     cache: str = "writeback"
     starts: int = 0
+    scrapped: bool = False
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     _on: threading.Event = field(default_factory=threading.Event, repr=False)
     _thread: threading.Thread | None = field(default=None, repr=False)
@@ -76,6 +77,8 @@ class Machine:
 
     def power_on(self) -> None:
         """Boot the card, and again at every reboot, until the power goes or the guest is off."""
+        if self.scrapped:
+            raise DeadError(f"{self.name} is not to be used any more")
         self._on.set()
         self._thread = threading.Thread(target=self._firmware, name=self.name, daemon=True)
         self._thread.start()
@@ -88,6 +91,11 @@ class Machine:
                 self._process.send_signal(signal.SIGKILL)
         if self._thread is not None:
             self.wait_off(30)
+
+    def scrap(self) -> None:
+        """Pull the plug for good: whoever still plays with it gets a DeadError."""
+        self.scrapped = True
+        self.pull_the_plug()
 
     def wait_off(self, seconds: float) -> None:
         """Wait until the guest has turned itself off."""
@@ -112,7 +120,7 @@ class Machine:
                 self.starts += 1
                 with (self.directory / f"{self.name}.qemu").open("ab") as talk:
                     self._process = subprocess.Popen(
-                        self.lan.inside(*self._command()),
+                        (*DIES_WITH_US, *self.lan.inside(*self._command())),
                         stdin=subprocess.DEVNULL,
                         stdout=talk,
                         stderr=talk,

@@ -98,11 +98,14 @@ def started(name):
     return calendar.timegm(time.strptime(text, "%a %Y-%m-%d %H:%M:%S UTC"))
 
 
-def journal(*options):
-    """This boot's entries. -m: those from before the machine-id was made anew count too."""
+def journal(*matches):
+    """This boot's entries of any of the matches.
+
+    -m: those from before the machine-id was made anew count too.
+    """
     boot = read("/proc/sys/kernel/random/boot_id").strip().replace("-", "")
-    options = ("-m", "--no-pager", "-o", "json", "_BOOT_ID=" + boot, *options)
-    lines = run("journalctl", *options).splitlines()
+    ours = [part for match in matches for part in ("+", "_BOOT_ID=" + boot, *match.split())]
+    lines = run("journalctl", "-m", "--no-pager", "-o", "json", *ours[1:]).splitlines()
     return [json.loads(line) for line in lines if line.startswith("{")]
 
 
@@ -116,7 +119,7 @@ def addresses():
 
 def docker():
     info = json.loads(run("docker", "info", "--format", "{{json .}}").splitlines()[-1])
-    daemons = {item["_PID"] for item in journal("_SYSTEMD_UNIT=docker.service", "_COMM=dockerd")}
+    daemons = {item["_PID"] for item in journal("_SYSTEMD_UNIT=docker.service _COMM=dockerd")}
     keys = ("LoggingDriver", "SecurityOptions", "CgroupVersion", "CgroupDriver", "ServerVersion")
     return {
         "info": {key: info.get(key) for key in keys},
@@ -132,15 +135,25 @@ def docker():
 
 def cloud_init():
     bad = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b|Traceback")
-    lines = {}
+    # A shell's word on a runcmd that went wrong is all there is, if it is not the last one.
+    broken = re.compile(
+        r"^/var/lib/cloud/\S+: (line )?\d+: |^(cp|mv|mkdir|sed|touch): |No space left"
+        r"|Failed to (enable|start)"
+    )
+    lines, counts = {}, {}
     for path in ("/var/log/cloud-init.log", "/var/log/cloud-init-output.log"):
-        lines[path] = [line for line in read(path).splitlines() if bad.search(line)]
+        text = read(path).splitlines()
+        counts[path] = len(text)
+        lines[path] = [line for line in text if bad.search(line)]
+    output = read("/var/log/cloud-init-output.log").splitlines()
+    lines["runcmd"] = [line for line in output if broken.search(line)]
     status = subprocess.run(("cloud-init", "status"), stdout=subprocess.PIPE)
     return {
         "status": status.stdout.decode().strip(),
         "code": status.returncode,
         "result": json.loads(read("/run/cloud-init/result.json") or "null"),
         "complaints": lines,
+        "log_lines": counts,
         "instance": read("/var/lib/cloud/data/instance-id").strip(),
         "instances": sorted(os.listdir("/var/lib/cloud/instances")),
         "modules_run": sorted(os.listdir("/var/lib/cloud/instance/sem")),
@@ -161,8 +174,10 @@ def guarded(function, *arguments):
 
 
 def units():
-    cycles = re.compile("ordering cycle|deleted to break")
-    told = [str(item.get("MESSAGE")) for item in journal("_PID=1")]
+    cycles = re.compile("ordering cycle|deleted to break", re.IGNORECASE)
+    # The second kind: what systemd told the kernel before there was a journal.
+    lines = journal("_PID=1", "SYSLOG_IDENTIFIER=systemd")
+    told = [str(item.get("MESSAGE")) for item in lines]
     return {
         "told": len(told),
         "failed": run("systemctl", "--failed", "--plain", "--no-legend").split("\n")[:-1],
@@ -170,6 +185,9 @@ def units():
         "jobs": run("systemctl", "list-jobs", "--no-legend").split("\n")[:-1],
         "piflash": unit("piflash.service"),
         "piflash_started": started("piflash.service"),
+        "piflash_told": [
+            str(item.get("MESSAGE")) for item in journal("_SYSTEMD_UNIT=piflash.service")
+        ],
         "docker": unit("docker.service"),
         "ssh": unit("ssh.service"),
         "state": run("systemctl", "is-system-running").strip(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -12,23 +11,29 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e import lan as net
-from tests.e2e.cards import Node, Stage, fsck, read_boot, write_boot
+from tests.e2e.cards import Node, Stage, boot_partition, fsck, read_boot, write_boot
 from tests.e2e.machine import Machine
 
 PROBE = (Path(__file__).parent / "probe.py").read_text()
 FIRST_BOOT, NEXT_BOOT = 600.0, 400.0  # seconds, on a busy machine
-ROUTER_IS_BACK = 400.0  # dhclient asks again every 300 s
+ROUTER_IS_BACK = 600.0  # dhclient asks again every 300 s of the guest's
 FINISHED = r"Cloud-init v\. \S+ finished at"
+AGAIN = "piflash: the first boot was cut off; it starts again"
 
 
 @dataclass(frozen=True)
 class Sight:
-    """A guest at one moment: what the probe found, and what was seen from outside."""
+    """A guest at one moment: what the probe found, and what was seen from outside.
+
+    `boot` counts the boots of the finished system: init_resize's own is none. `rtc`: what the
+    machine's clock said when it was turned on.
+    """
 
     node: Node
     boot: int
     found: Mapping[str, Any] = field(repr=False)
     login: str
+    rtc: str
     console: str = field(repr=False)
     seconds: float
 
@@ -49,14 +54,15 @@ class Story:
 # --- looking ----------------------------------------------------------------------------------
 
 
-def look(stage: Stage, machine: Machine, node: Node, *, boot: int, begun: float) -> Sight:
+def look(stage: Stage, machine: Machine, node: Node, *, begun: float) -> Sight:
     """Wait until the boot has settled, then take in everything."""
     patience = stage.patience(FIRST_BOOT)
     machine.run(_SETTLED, seconds=patience)
     seconds = time.monotonic() - begun
     found = json.loads(machine.run(PROBE, seconds=patience, program="python3").splitlines()[-1])
     login = _login(stage, node)
-    return Sight(node, boot, found, login, machine.console, seconds)
+    boot = machine.starts - 1
+    return Sight(node, boot, found, login, machine.rtc, machine.console, seconds)
 
 
 # systemd has no job left, and the node service has had its first turn.
@@ -100,15 +106,15 @@ def first_boot(stage: Stage, machine: Machine, node: Node) -> Sight:
     begun = time.monotonic()
     machine.power_on()
     machine.wait_for(FINISHED, seconds=stage.patience(FIRST_BOOT))
-    return look(stage, machine, node, boot=1, begun=begun)
+    return look(stage, machine, node, begun=begun)
 
 
-def reboot(stage: Stage, machine: Machine, node: Node, *, boot: int, watch: bool) -> Sight | None:
+def reboot(stage: Stage, machine: Machine, node: Node, *, watch: bool = True) -> Sight | None:
     """Reboot from inside; take everything in if asked to."""
     begun, position = time.monotonic(), len(machine.console)
     machine.tell("systemctl reboot")
     machine.wait_for(FINISHED, seconds=stage.patience(NEXT_BOOT), start=position)
-    return look(stage, machine, node, boot=boot, begun=begun) if watch else None
+    return look(stage, machine, node, begun=begun) if watch else None
 
 
 def turn_off(stage: Stage, machine: Machine) -> None:
@@ -141,10 +147,14 @@ def static(stage: Stage) -> Story:
         story.sights.append(first_boot(stage, machine, node))
         story.notes["crash"] = machine.run(CRASH, seconds=stage.patience(120)).split()
         for boot in range(2, 11):
-            sight = reboot(stage, machine, node, boot=boot, watch=boot in (2, 10))
+            sight = reboot(stage, machine, node, watch=boot in (2, 10))
             if sight:
                 story.sights.append(sight)
         turn_off(stage, machine)
+        story.notes["keys"] = [
+            boot_partition(card).count(b"PRIVATE KEY")
+            for card in (stage.directory / "pi1.img", machine.card)
+        ]
         story.notes["status.txt"] = read_boot(machine.card, "piflash/status.txt").decode()
         story.notes["fsck"] = fsck(machine.card)
     return story
@@ -158,7 +168,8 @@ def dhcp(stage: Stage) -> Story:
         story.sights.append(first_boot(stage, machine, node))
         story.notes["own"] = machine.run(_OWN_FILES)
         story.notes["helm"] = _login(stage, replace(node, user="helm"))
-        sight = reboot(stage, machine, node, boot=2, watch=True)
+        story.notes["container"] = machine.run(_CONTAINER, seconds=stage.patience(240)).split()
+        sight = reboot(stage, machine, node)
         assert sight is not None
         story.sights.append(sight)
         story.notes["own again"] = machine.run(_OWN_FILES)
@@ -173,6 +184,20 @@ od -An -tx1 /etc/secret.bin; cat /var/log/hoisted
 """
 
 
+# An image of the guest's own shell. The engine's default network and log driver, a limit of memory.
+_CONTAINER = """
+cd /
+tar -chf - bin/dash bin/cat $(ldd /bin/dash /bin/cat | grep -o '/lib[^ ]*' | sort -u | cut -c2-) |
+  docker import - own:1 >/dev/null
+docker run --name own -m 32m own:1 /bin/dash -c \\
+  'cat /sys/fs/cgroup/memory/memory.limit_in_bytes; echo aye' 2>/dev/null
+docker logs own | tail -1
+docker inspect own -f \\
+  '{{.HostConfig.LogConfig.Type}} {{index .HostConfig.LogConfig.Config "max-size"}}'
+docker rm own >/dev/null; docker rmi own:1 >/dev/null
+"""
+
+
 def wifi(stage: Stage) -> Story:
     """A node that has Wi-Fi only; the machine has none, so only its files can be judged."""
     node = stage.nodes["pi3"]
@@ -180,6 +205,9 @@ def wifi(stage: Stage) -> Story:
     with _kept(machine, story := Story()):
         story.sights.append(first_boot(stage, machine, node))
         story.notes["wifi"] = machine.run(_WIFI)
+        sight = reboot(stage, machine, node)
+        assert sight is not None
+        story.sights.append(sight)
         story.notes["asked"] = net.requests(stage.lan.log, mac=net.mac(3))
         turn_off(stage, machine)
     return story
@@ -190,6 +218,7 @@ _WIFI = """
 stat -c '%a %U %G' /etc/wpa_supplicant/wpa_supplicant.conf /etc/network/interfaces.d/wlan0
 cat /etc/wpa_supplicant/wpa_supplicant.conf
 echo ---
+cat /etc/network/interfaces.d/wlan0
 ifquery wlan0
 echo ---
 timeout 5 wpa_supplicant -dd -D none -i lo -c /etc/wpa_supplicant/wpa_supplicant.conf
@@ -205,7 +234,7 @@ def late_router(stage: Stage) -> Story:
         begun = time.monotonic()
         machine.power_on()
         machine.wait_for(FINISHED, seconds=stage.patience(FIRST_BOOT))
-        story.sights.append(look(stage, machine, node, boot=1, begun=begun))
+        story.sights.append(look(stage, machine, node, begun=begun))
         stage.lan.switch(machine.cable, connected=True)
         connected = time.monotonic()
         while _login(stage, node) != f"{node.user} {node.name} root 1":
@@ -213,14 +242,14 @@ def late_router(stage: Stage) -> Story:
                 break
             time.sleep(5)
         story.notes["seconds"] = time.monotonic() - connected
-        story.sights.append(look(stage, machine, node, boot=1, begun=begun))
+        story.sights.append(look(stage, machine, node, begun=begun))
     return story
 
 
 def power_cut(stage: Stage, *, number: int, marker: str, delay: float, cache: str) -> Story:
     """The power goes during the first boot, `delay` seconds after the console said the marker."""
-    node = replace(stage.nodes["pi4"], dhcp=net.leased(number))
-    machine = stage.machine("pi4", number=number, scene=f"cut-{number}", cache=cache)
+    node = replace(stage.nodes["pi4"], dhcp=net.leased(10 + number))
+    machine = stage.machine("pi4", number=10 + number, scene=f"cut-{number}", cache=cache)
     with _kept(machine, story := Story()):
         begun = time.monotonic()
         machine.power_on()
@@ -228,15 +257,14 @@ def power_cut(stage: Stage, *, number: int, marker: str, delay: float, cache: st
         machine.wait_for(marker, seconds=stage.patience(FIRST_BOOT), start=grown)
         time.sleep(delay)
         machine.pull_the_plug()
-        story.notes["finished before"] = bool(re.search(FINISHED, machine.console))
         story.notes["cut"] = position = len(machine.console)
         story.notes["cut after"] = machine.last_words(1)
         machine.power_on()
         machine.wait_for(FINISHED, seconds=stage.patience(FIRST_BOOT), start=position)
-        story.sights.append(look(stage, machine, node, boot=2, begun=begun))
-        story.notes["starts"] = machine.starts
+        story.sights.append(look(stage, machine, node, begun=begun))
+        story.notes["again"] = machine.console.count(AGAIN)
         turn_off(stage, machine)
-        story.notes["fsck"] = fsck(machine.card)
+        story.notes["fsck"] = fsck(machine.card, cut=True)
     return story
 
 
@@ -244,19 +272,19 @@ def broken(
     stage: Stage, *, number: int, name: str, damage: Callable[[bytes], bytes | None]
 ) -> Story:
     """A seed that is damaged on purpose, after piflash wrote it."""
-    node = replace(stage.nodes["pi4"], dhcp=net.leased(number))
-    machine = stage.machine("pi4", number=number, scene=f"broken-{number}")
+    node = replace(stage.nodes["pi4"], dhcp=net.leased(30 + number))
+    machine = stage.machine("pi4", number=30 + number, scene=f"broken-{number}")
     write_boot(machine.card, name, damage(read_boot(machine.card, name)))
     with _kept(machine, story := Story()):
         begun = time.monotonic()
         machine.power_on()
         machine.wait_for("Reached target.*Login Prompts", seconds=stage.patience(FIRST_BOOT))
-        story.sights.append(look(stage, machine, node, boot=1, begun=begun))
+        story.sights.append(look(stage, machine, node, begun=begun))
     return story
 
 
 class _kept:
-    """Power off at the end of a scene, and keep its console; the card goes if all went well."""
+    """Power off at the end of a scene and keep its console, but not its card: they are large."""
 
     def __init__(self, machine: Machine, story: Story) -> None:
         self._machine, self._story = machine, story

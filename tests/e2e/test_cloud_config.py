@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from tests.e2e.cards import Stage
 from tests.e2e.scenes import Story
+
+# As the cluster file of cards.py has them.
+PASSPHRASE = b"correct horse battery"
+SSID = 'Käpt\'n "Blaubär"'.encode()
 
 
 @pytest.mark.scene("dhcp")
@@ -44,20 +50,28 @@ def test_wifi_files_are_there_and_private(story: Story) -> None:
     stats, _, rest = story.notes["wifi"].partition("country=")
     assert stats.splitlines() == ["600 root root", "644 root root"]
     assert rest.startswith("DE\n")
-    assert "correct horse battery" not in story.notes["wifi"]
+    assert PASSPHRASE.decode() not in story.notes["wifi"]
+
+
+@pytest.mark.scene("wifi")
+def test_wifi_key_is_that_of_the_passphrase(story: Story) -> None:
+    """wpa_supplicant.conf(5): PBKDF2 of the passphrase with the network's name as the salt."""
+    key = hashlib.pbkdf2_hmac("sha1", PASSPHRASE, SSID, 4096, 32).hex()
+    assert f"\n    psk={key}\n" in story.notes["wifi"]
 
 
 @pytest.mark.scene("wifi")
 def test_wifi_interface_is_known_to_ifupdown(story: Story) -> None:
-    _, stanza, _ = story.notes["wifi"].split("---\n")
+    _, _, stanza, _ = story.notes["wifi"].split("---\n")
     assert "wpa-conf: /etc/wpa_supplicant/wpa_supplicant.conf" in stanza
-    assert story.first.node.cluster in stanza
+    assert f"replace {story.first.node.cluster}/24 dev wlan0 label wlan0:1" in stanza
+    assert "allow-hotplug wlan0\n" in story.notes["wifi"]
 
 
 @pytest.mark.scene("wifi")
 def test_wpa_supplicant_reads_what_was_written(story: Story) -> None:
     *_, talk = story.notes["wifi"].split("---\n")
-    assert "Käpt'n".encode().hex(" ") in talk
+    assert SSID.hex(" ")[:20] in talk
     assert "key_mgmt: 0x2" in talk
     assert "Failed to read or parse configuration" not in talk
 

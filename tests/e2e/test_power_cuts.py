@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.e2e import cast, checks
-from tests.e2e.scenes import FINISHED, Story
+from tests.e2e.scenes import Story
+
+# The cuts that are surely in the middle of what cloud-init does once: its `init` stage has begun
+# to write files, and the end of runcmd is not reached.
+IN_THE_MIDDLE = ("Generating", "Starting", "running 'modules")
 
 
 @pytest.mark.parametrize(
@@ -20,6 +24,7 @@ from tests.e2e.scenes import FINISHED, Story
     ],
 )
 def test_next_boot_completes(story: Story, marker: str) -> None:
-    assert story.notes["finished before"] == (marker == FINISHED)
+    if marker.startswith(IN_THE_MIDDLE):
+        assert story.notes["again"] == 1
     assert checks.failing(story.first, checks.EVERY_BOOT) == {}
     assert story.notes["fsck"] == ""
