@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from firstboot import framing, tls, wire
 from firstboot.wire import PORT
 from flasher import pki
 from tests.contract.join import rig
@@ -659,6 +660,42 @@ def _ports(pid: int) -> set[str]:
     lines = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
     there = f"{address}:{PORT:04X}"
     return {fields[1] for fields in lines if fields[2] == there and fields[3] == "01"}
+
+
+def test_a_line_that_breaks_under_a_hello_is_made_anew_before_anybody_counts_as_silent(
+    modern: Home,
+) -> None:
+    directory = modern.identity("pi1")
+    with socket.create_server((ADDRESS["pi1"], PORT)) as listener:
+        listener.settimeout(SECONDS)
+        pi9 = modern.on("pi9")
+        pi9.says(rig.waiting("pi9"))
+        served = []
+        for requests in (2, 1):
+            plain, _ = listener.accept()
+            plain.settimeout(SECONDS)
+            context = tls.server_context(str(directory))
+            with context.wrap_socket(plain, server_side=True) as sock:
+                for number in range(requests):
+                    served.append(sock.recv(4096).split(b" ")[1])
+                    if number == 0:
+                        body = wire.dump_hello(rig.leader())
+                        sock.sendall(framing.response(200, body, last=False))
+                        until(lambda: heard(pi9, "pi1"))
+    assert served == [b"/v1/hello"] * 3
+    assert not any("hello of pi1" in line for line in pi9.log)
+
+
+def test_small_messages_are_not_held_back(modern: Home) -> None:
+    """Without TCP_NODELAY each hello takes 40 ms more, the time of a delayed acknowledgement."""
+    modern.leader()
+    directory = modern.identity()
+    taken = []
+    for _ in range(10):
+        begun = time.monotonic()
+        hello(directory)
+        taken.append(time.monotonic() - begun)
+    assert min(taken) < 0.04
 
 
 def test_a_peer_without_power_is_silent_and_comes_back(home: Home) -> None:
