@@ -26,6 +26,7 @@ from firstboot.model import (
 API = "/v1.40"  # Docker 19.03; every later engine up to now still speaks it or says so (404, 400)
 SWARM_PORT = 2377
 MAX_BYTES = 8 << 20
+PIECE = 1 << 16
 CALL = 20.0  # seconds
 JOIN = 50.0  # facts S2: dockerd itself gives up after 20 s, and goes on in the background
 RESTART = 120.0
@@ -234,7 +235,7 @@ class Docker:
             headers = {} if text is None else {"Content-Type": "application/json"}
             connection.request(method, path, text, headers)
             response = connection.getresponse()
-            content = response.read(MAX_BYTES + 1)
+            content = _content(response)
         except (OSError, http.client.HTTPException) as error:
             raise EngineError(
                 "dockerd: %s" % (_clean(str(error)) or type(error).__name__)
@@ -244,6 +245,21 @@ class Docker:
         if len(content) > MAX_BYTES:
             raise EngineError("dockerd: an answer of more than %d bytes" % MAX_BYTES)
         return response.status, content
+
+
+def _content(response: http.client.HTTPResponse) -> bytes:
+    """Read an answer, at most a piece more than MAX_BYTES of it.
+
+    In pieces: http.client makes a buffer of the size that it is asked for, however short the
+    answer is, and the memory of one of MAX_BYTES stayed with the process for good.
+    """
+    content = b""
+    while len(content) <= MAX_BYTES:
+        piece = response.read(PIECE)
+        if not piece:
+            break
+        content += piece
+    return content
 
 
 def _version(thing: Mapping[str, Any]) -> int:
