@@ -18,6 +18,7 @@ SUBNET = "192.168.77"
 ROUTER = f"{SUBNET}.1"
 DOMAIN = "home.test"
 BRIDGE = "br0"
+ALONE = ("isolated", "on")
 NAMESPACE = "piflash-e2e-"  # and the pid of the run that it belongs to
 # A killed run leaves no emulator and no router behind.
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
@@ -49,12 +50,19 @@ class Lan:
         inside = ("ip", "-n", self.namespace)
         _run(*inside, "tuntap", "add", "dev", cable.tap, "mode", "tap")
         _run(*inside, "link", "set", cable.tap, "master", BRIDGE, "up")
+        self._isolate(cable)
         return cable
+
+    def _isolate(self, cable: Cable) -> None:
+        """Each machine sees the router and no other machine: their scenes have nothing in common."""
+        _run("ip", "-n", self.namespace, "link", "set", cable.tap, "type", "bridge_slave", *ALONE)
 
     def switch(self, cable: Cable, *, connected: bool) -> None:
         """Take the cable out of the switch, or put it back; the machine still sees a carrier."""
         where = ("master", BRIDGE) if connected else ("nomaster",)
         _run("ip", "-n", self.namespace, "link", "set", cable.tap, *where)
+        if connected:
+            self._isolate(cable)
 
     def unplug(self, cable: Cable) -> None:
         """Take the cable away; it may be gone already."""

@@ -166,6 +166,17 @@ def network_config():
     return sorted(yaml.safe_load(read("/boot/network-config")))
 
 
+def user_data():
+    """The keys that FAT has left of it, and cloud-init's copies that hold more."""
+    left = yaml.safe_load(read("/boot/user-data"))
+    more = re.compile("write_files|ssh-ed25519|runcmd:|psk=")
+    copies = tree("/var/lib/cloud/instances")
+    return {
+        "keys": sorted(left),
+        "copies": sorted(path for path in copies if more.search(read(path))),
+    }
+
+
 def guarded(function, *arguments):
     try:
         return function(*arguments)
@@ -223,6 +234,7 @@ def main():
         ],
         "now": time.time(),
         "network_config": guarded(network_config),
+        "user_data": guarded(user_data),
         "fake_hwclock": read("/boot/fake-hwclock.data").strip(),
         "units": guarded(units),
         "docker": guarded(docker),

@@ -57,7 +57,7 @@ class Story:
 def look(stage: Stage, machine: Machine, node: Node, *, begun: float) -> Sight:
     """Wait until the boot has settled, then take in everything."""
     patience = stage.patience(FIRST_BOOT)
-    machine.run(_SETTLED, seconds=patience)
+    machine.run(_SETTLED.replace("{seconds}", str(SETTLES)), seconds=patience + SETTLES)
     seconds = time.monotonic() - begun
     found = json.loads(machine.run(PROBE, seconds=patience, program="python3").splitlines()[-1])
     login = _login(stage, node)
@@ -65,14 +65,18 @@ def look(stage: Stage, machine: Machine, node: Node, *, begun: float) -> Sight:
     return Sight(node, boot, found, login, machine.rtc, machine.console, seconds)
 
 
-# systemd has no job left, and the node service has had its first turn.
+# systemd has no job left, the node service has had its first turns, and what was secret in the
+# user-data is gone. The seed founds its swarm after it has waited 90 s for the time, and is ready.
 _SETTLED = """
 timeout 300 systemctl is-system-running --wait >/dev/null
-for i in $(seq 60); do
-  grep -q ^phase: /boot/piflash/status.txt && break
+goal='phase: *[A-Z]'
+[ -e /var/lib/piflash/identity/permit.json ] && goal='phase: *READY'
+for i in $(seq {seconds}); do
+  grep -q "^$goal" /boot/piflash/status.txt && [ -e /var/lib/piflash/scrubbed ] && break
   sleep 1
 done
 """
+SETTLES = 400
 
 
 def _login(stage: Stage, node: Node) -> str:
