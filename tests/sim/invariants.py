@@ -1,0 +1,251 @@
+"""I1 to I11 and L1 to L4 as the simulator can judge them, each by the truth of the fake world.
+
+Not judged here: I8 beyond torn state files (bytes and system calls are the contract tests'), I10
+(files and logs), L5 (stacks).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from firstboot import permit as permits
+from firstboot.model import (
+    GENERATION_LABEL,
+    NAME_LABEL,
+    ROLE_LABEL,
+    Action,
+    Answer,
+    Bind,
+    Demote,
+    Init,
+    Join,
+    Observation,
+    Promote,
+    Remember,
+    Remove,
+    StepClock,
+    Supersede,
+)
+from firstboot.reasons import REASONS
+from tests.sim.fakeswarm import Node, Store
+
+if TYPE_CHECKING:
+    from tests.sim.cards import Card
+    from tests.sim.shell import Shell
+    from tests.sim.world import Box, World
+
+LAG = 1.0  # seconds by which a view may be behind
+
+
+class Violation(AssertionError):
+    """An invariant does not hold. `name`: which."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__("%s: %s" % (name, text))
+        self.name = name
+
+
+class Judge:
+    """Looks at every action before it is done, and at every leader."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.foundings: dict[int, list[tuple[str, int, Store]]] = {}
+
+    def before(self, shell: Shell, action: Action, seen: Observation, t: float) -> None:
+        if isinstance(action, Remember):
+            self._remembers(shell.card, action)
+        elif isinstance(action, Join):
+            self._joins(shell.card, action)
+        elif isinstance(action, Answer):
+            self._answers(shell, action, seen)
+        elif isinstance(action, StepClock):
+            self._steps_clock(shell, action)
+        elif isinstance(action, (Bind, Supersede, Promote, Demote, Remove)):
+            self._commands(shell, action, seen, t)
+
+    def _commands(
+        self,
+        shell: Shell,
+        action: Bind | Supersede | Promote | Demote | Remove,
+        seen: Observation,
+        t: float,
+    ) -> None:
+        papers = shell.card.engine.papers
+        store = self.world.fabric.stores[papers.swarm] if papers else None
+        if store is None:
+            return
+        if isinstance(action, Supersede):
+            self._supersedes(store, action)
+            return
+        node = store.nodes.get(action.node_id)
+        if node is None:
+            return
+        if isinstance(action, Bind):
+            self._binds(store, node, action)
+        elif isinstance(action, Promote):
+            self._promotes(store, node, t)
+        else:
+            self._takes_away(node, action, seen, shell.now(t))
+
+    # --- I1, I2: swarms -------------------------------------------------------------------------
+
+    def leader(self, store: Store) -> None:
+        for other in self.world.fabric.quorate():
+            if other is store:
+                continue
+            if other.epoch == store.epoch and not self._old_card(other) and not self._old_card(store):
+                raise Violation(
+                    "I1", "%s and %s of epoch %d" % (store.id, other.id, store.epoch)
+                )
+            if self.world.plan.honest:
+                raise Violation(
+                    "I1",
+                    "%s of epoch %d beside %s of epoch %d"
+                    % (store.id, store.epoch, other.id, other.epoch),
+                )
+
+    def _old_card(self, store: Store) -> bool:
+        """A card that was replaced leads it: whoever uses such a card was told not to."""
+        engine = store.nodes[store.leader].engine
+        return engine is not None and engine.owner in self.world.faults.old
+
+    def founded(self, shell: Shell, action: Init, store: Store) -> None:
+        card = shell.card
+        granted = permits.verify(
+            card.permit,
+            modulus=card.config.permit_key,
+            cluster=card.config.cluster,
+            node=card.name,
+        )
+        if (granted.epoch, granted.generation) != (action.epoch, card.config.generation):
+            raise Violation("I2", "%r founds epoch %d by another permit" % (card, action.epoch))
+        if card.memory.founding != action.epoch:
+            raise Violation("I2", "%r did not note the founding of %d" % (card, action.epoch))
+        if card.memory.founded >= action.epoch:
+            raise Violation("I2", "%r has used up its permit" % card)
+        before = self.foundings.setdefault(action.epoch, [])
+        for name, generation, earlier in before:
+            same = (name, generation) == (card.name, card.config.generation)
+            if same and earlier.lets_in:
+                raise Violation("I2", "%r founds epoch %d again" % (card, action.epoch))
+            if not same and granted.kind != "rejoin" and self.world.plan.honest:
+                raise Violation("I2", "%r founds epoch %d a second time" % (card, action.epoch))
+        before.append((card.name, card.config.generation, store))
+
+    # --- I3: what never falls -------------------------------------------------------------------
+
+    def _remembers(self, card: Card, action: Remember) -> None:
+        old, new = card.memory, action.memory
+        falls = new.epoch < old.epoch or new.founded < old.founded or new.founding < old.founding
+        if falls or any(new.seen.get(name, 0) < seen for name, seen in old.seen.items()):
+            raise Violation("I3", "%r: %s -> %s" % (card, old, new))
+
+    def _supersedes(self, store: Store, action: Supersede) -> None:
+        text = store.labels.get("%s.%s" % (GENERATION_LABEL, action.name), "0")
+        if action.generation < int(text):
+            raise Violation("I3", "%s: generation %s -> %s" % (action.name, text, action))
+
+    def _joins(self, card: Card, action: Join) -> None:
+        if action.grant.epoch < card.memory.epoch:
+            raise Violation("I3", "%r joins epoch %d" % (card, action.grant.epoch))
+
+    def _answers(self, shell: Shell, action: Answer, seen: Observation) -> None:
+        if action.status not in ("granted", "bound"):
+            return
+        claims = [ask.claim for ask in seen.asks if ask.number == action.number]
+        label = "%s.%s" % (GENERATION_LABEL, claims[0].name)
+        known = [int(seen.swarm.labels.get(label, "0")) if seen.swarm else 0]
+        known.append(shell.card.memory.seen.get(claims[0].name, 0))
+        if claims[0].generation < max(known):
+            raise Violation("I3", "%s is superseded and is let in" % (claims[0],))
+
+    # --- I4 to I7, I11: who gets what ------------------------------------------------------------
+
+    def _binds(self, store: Store, node: Node, action: Bind) -> None:
+        owner = node.engine.owner if node.engine else None
+        if owner is None or (owner.name, owner.config.generation, owner.config.role) != (
+            action.name,
+            action.generation,
+            action.role,
+        ):
+            raise Violation("I11", "%s is bound to %s of %r" % (action.name, node.id, owner))
+        for other in store.nodes.values():
+            if other is node or other.labels.get(NAME_LABEL) != action.name or not other.via:
+                continue
+            raise Violation("I5", "%s: %s and %s" % (action.name, node.id, other.id))
+
+    def _promotes(self, store: Store, node: Node, t: float) -> None:
+        owner = node.engine.owner if node.engine else None
+        if owner is None or owner.config.role != "manager":
+            raise Violation("I4", "%r is promoted" % owner)
+        if node.labels.get(ROLE_LABEL) != "manager":
+            raise Violation("I4", "%s is promoted, and nobody vouched for it" % node.id)
+        for member in store.members():
+            if not member.via and t - member.lost > member.grace + LAG:
+                raise Violation("I7", "%s is promoted beside %s, which is dead" % (node, member))
+
+    def _takes_away(
+        self, node: Node, action: Demote | Remove, seen: Observation, now: float
+    ) -> None:
+        if node.via:
+            raise Violation("I6", "%s of %s, which is up" % (action, node.name))
+        for contact in seen.peers.values():
+            hello = contact.hello
+            if hello and hello.node_id == node.id and now - contact.heard < 15.0:
+                if contact.silent_since is None and hello.role == "manager":
+                    raise Violation("I6", "%s of %s, which answers" % (action, node.name))
+
+    # --- I9: the clock --------------------------------------------------------------------------
+
+    def docker_starts(self, box: Box, floor: float, t: float) -> None:
+        if self.world.origin + t + box.skew < floor - 0.001:
+            raise Violation("I9", "dockerd of %s starts below the floor" % box.name)
+
+    def _steps_clock(self, shell: Shell, action: StepClock) -> None:
+        if shell.box.ntp:
+            raise Violation("I9", "%r steps a clock that has its time from NTP" % shell.card)
+
+    # --- L1 to L4: the end ----------------------------------------------------------------------
+
+    def missing(self) -> str:
+        """Give what is not as it should be yet; empty once everybody is ready."""
+        world = self.world
+        for box in world.boxes.values():
+            if box.card is None or not box.on:
+                if box.name in [node.name for node in world.plan.spec.nodes]:
+                    return "%s is off" % box.name
+                continue
+            shell = box.shell
+            if shell is None or shell.decision.phase != "READY":
+                return "%s: %s" % (box.name, shell.decision if shell else "boots")
+        stores = list(world.fabric.quorate())
+        if len(stores) != 1:
+            return "%d swarms" % len(stores)
+        return self._roster(stores[0])
+
+    def _roster(self, store: Store) -> str:
+        for spec in self.world.plan.spec.nodes:
+            named = [node for node in store.nodes.values() if node.name == spec.name]
+            if len(named) != 1:
+                return "%d entries of %s" % (len(named), spec.name)
+            node = named[0]
+            if not node.via or node.labels.get(NAME_LABEL) != spec.name:
+                return "%s is not bound, or not up" % spec.name
+            if node.role != spec.role.value or node.member != (node.role == "manager"):
+                return "%s is a %s" % (spec.name, node.role)
+            if any(node.labels.get(key) != text for key, text in spec.labels.items()):
+                return "labels of %s" % spec.name
+        if len(store.nodes) != len(self.world.plan.spec.nodes):
+            return "entries that are no node's"
+        return "" if store.rotations else "certificates of 90 days"
+
+    def blocked(self) -> dict[str, str]:
+        """Give why nodes say that only a person can help."""
+        found = {}
+        for name, box in self.world.boxes.items():
+            if box.shell and box.shell.decision.reason:
+                found[name] = box.shell.decision.reason
+                if found[name] not in REASONS:
+                    raise Violation("L4", "%s is no reason" % found[name])
+        return found

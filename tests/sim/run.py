@@ -1,0 +1,152 @@
+"""Tells the story of a seed to its end: `python -m tests.sim --seed N [--trace]`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from firstboot.model import Decision
+from tests.sim import faults
+from tests.sim.core import REAL, Core
+from tests.sim.faults import DAY, Plan
+from tests.sim.invariants import Violation
+from tests.sim.shell import Shell
+from tests.sim.world import Trace, World
+
+PATIENCE = 900.0  # seconds after the last fault
+OPERATOR = 240.0  # until a person does what a blocked node asks for
+SPIN = 12.0  # turns a node and second
+REMEDIES = {
+    "managers-silent": True,
+    "no-quorum": True,
+    "swarm-error": True,
+    "swarm-lost": False,
+}
+
+
+@dataclass(frozen=True)
+class Told:
+    """How a story went. `ready`: seconds from the last fault until everybody was."""
+
+    seed: int
+    ready: float
+    seconds: float
+    nodes: int
+    turns: int
+    remedies: tuple[str, ...]
+
+
+def tell(plan: Plan, *, core: Core = REAL, trace: Trace | None = None) -> Told:
+    """Let a story happen; Violation if an invariant does not hold in it."""
+    world = World(plan, core=core, trace=trace)
+    world.run(plan.heal)
+    ready = _until_ready(world)
+    if plan.later:
+        _months_later(world)
+    return Told(
+        plan.seed,
+        ready,
+        world.t,
+        len(plan.spec.nodes),
+        world.turns,
+        tuple(world.faults.remedies),
+    )
+
+
+def _until_ready(world: World) -> float:
+    begun = asked = world.t
+    turns = world.turns
+    while True:
+        world.run(world.t + 2.0)
+        missing = world.judge.missing()
+        if not missing:
+            return world.t - begun
+        blocked = world.judge.blocked()
+        if world.t - asked > OPERATOR:
+            asked = world.t
+            _help(world, blocked)
+        if world.t - begun > PATIENCE * (1 + len(world.faults.remedies)):
+            raise Violation("L4" if not blocked else "L1", "%s; blocked: %s" % (missing, blocked))
+        most = SPIN * (world.t - begun + 60.0) * len(world.boxes)
+        if world.turns - turns > most:
+            raise Violation("L4", "spins: %d turns in %d s; %s" % (world.turns - turns, world.t, missing))
+
+
+def _help(world: World, blocked: dict[str, str]) -> None:
+    """Do what a blocked node asks of a person, where that is a new card."""
+    for name, reason in sorted(blocked.items()):
+        if reason in REMEDIES and len(world.faults.remedies) < 3:
+            rebuild = REMEDIES[reason]
+            node = world.plan.spec.managers[0].name if rebuild else name
+            world.faults.remedies.append("%s: %s" % (node, reason))
+            world.faults.reflash(world.t, node, rebuild=rebuild)
+            return
+
+
+def _months_later(world: World) -> None:
+    """100 days pass, and then the power comes back after a cut."""
+    world.origin += 100 * DAY
+    world.fabric.origin += 100 * DAY
+    t = world.t
+    for box in world.boxes.values():
+        if box.on:
+            box.power_off(t)
+            world.at(t + world.random.uniform(1.0, 20.0), lambda at, box=box: box.power_on(at))
+    world.run(t + 21.0)
+    _until_ready(world)
+
+
+def replay(seed: int) -> str:
+    """Give the command that tells a story again."""
+    return "python -m tests.sim --seed %d --trace" % seed
+
+
+def check(seed: int, *, core: Core = REAL) -> Told:
+    """Tell the story of a seed; a violation says how to see it again."""
+    try:
+        return tell(faults.plan(seed), core=core)
+    except Violation as violation:
+        raise Violation(violation.name, "%s\n  %s" % (violation, replay(seed))) from None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
+    parser.add_argument("--seed", type=int, required=True, help="the first, or the only one")
+    parser.add_argument("--count", type=int, default=1, help="how many seeds, from that one on")
+    parser.add_argument("--trace", action="store_true", help="tell every change of every node")
+    arguments = parser.parse_args(argv)
+    failed, seconds, begun = 0, 0.0, time.perf_counter()
+    for seed in range(arguments.seed, arguments.seed + arguments.count):
+        plan = faults.plan(seed)
+        if arguments.trace:
+            print(plan)
+        try:
+            told = tell(plan, trace=_printer() if arguments.trace else None)
+        except Violation as violation:
+            failed += 1
+            print("seed %d: %s\n  %s" % (seed, violation, replay(seed)))
+            continue
+        seconds += told.seconds * told.nodes
+        if arguments.count == 1:
+            print(told)
+    spent = time.perf_counter() - begun
+    print("%d seeds, %d failed, %.1f s" % (arguments.count, failed, spent), end="; ")
+    print("%.1f node-hours a second" % (seconds / 3600 / spent))
+    return 1 if failed else 0
+
+
+def _printer() -> Trace:
+    last: dict[str, tuple[object, ...]] = {}
+
+    def tell_change(t: float, shell: Shell, decision: Decision) -> None:
+        what = (decision.phase, decision.why, repr(decision.action), decision.reason)
+        key = "%s@%s" % (shell.card, shell.box.name)
+        if last.get(key) != what or decision.action:
+            last[key] = what
+            told = (t, key, decision.phase, decision.why, decision.action or "", decision.reason)
+            sys.stdout.write("%8.2f %-10s %-7s %s  %s %s\n" % told)
+
+    return tell_change
