@@ -231,7 +231,10 @@ def _worker(config: NodeConfig, seen: Observation, engine: Engine, now: float) -
         silent = now - max(seen.begun, _last_word(seen)) > PROBE_PATIENCE
         why = "in the swarm; its leader does not answer"
         return Decision("MEMBER", why, wait=1.0, reason="no-leader" if silent else "")
-    if seen.memory.swarm_epoch and chosen.swarm_epoch > seen.memory.swarm_epoch:
+    # The memory follows a join only once the leader has bound this node; the CA tells at once whose
+    # swarm it is (facts S15).
+    newer = 0 < seen.memory.swarm_epoch < chosen.swarm_epoch
+    if newer and engine.ca != chosen.ca:
         why = "epoch %d has been founded; this node is in %d"
         return Decision("LEAVE", why % (chosen.swarm_epoch, seen.memory.swarm_epoch), Leave())
     if seen.notes.strangers >= STRANGER:

@@ -270,9 +270,12 @@ def test_a_worker_whose_swarm_the_leader_does_not_know_leaves() -> None:
 
 
 def test_a_worker_follows_a_newer_epoch_and_only_a_newer_one() -> None:
-    newer = heard(hello(swarm_epoch=2, epoch=2))
+    newer = heard(hello(swarm_epoch=2, epoch=2, ca="ca-2"))
     sight = knowing(engine=IN, peers=newer, memory=Memory(epoch=2, swarm_epoch=1))
     assert worker(sight).action == Leave()
+    # It has joined that one since, and only the leader's word is missing.
+    joined = replace(sight, engine=replace(IN, ca="ca-2"))
+    assert worker(joined).action == ReportJoined("pi1", "id-pi9")
     older = knowing(engine=IN, memory=Memory(epoch=2, swarm_epoch=2))
     assert worker(older).action is None
 
