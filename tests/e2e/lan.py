@@ -54,7 +54,7 @@ class Lan:
         return cable
 
     def _isolate(self, cable: Cable) -> None:
-        """Each machine sees the router and no other machine: their scenes have nothing in common."""
+        """Each machine sees the router and no other: their scenes have nothing in common."""
         _run("ip", "-n", self.namespace, "link", "set", cable.tap, "type", "bridge_slave", *ALONE)
 
     def switch(self, cable: Cable, *, connected: bool) -> None:
