@@ -191,10 +191,21 @@ def _join(seen: Observation, now: float) -> Decision:
     grant = seen.notes.grant
     if grant and grant.swarm_id == chosen.swarm_id and now - grant.at < JOIN_PATIENCE:
         return Decision("JOIN", "%s gave a token" % chosen.name, Join(grant))
-    since = seen.notes.refused_since
+    since, reason = seen.notes.refused_since, _refusal(seen, now)
+    why = seen.notes.refusal if reason else "%s leads" % chosen.name
     if since is not None and now - since < 1.0:
-        return Decision("JOIN", seen.notes.refusal, wait=1.0 - (now - since))
-    return Decision("JOIN", "%s leads" % chosen.name, AskJoin(chosen.name))
+        return Decision("JOIN", seen.notes.refusal, wait=1.0 - (now - since), reason=reason)
+    return Decision("JOIN", why, AskJoin(chosen.name), reason=reason)
+
+
+def _refusal(seen: Observation, now: float) -> str:
+    """The reason that a person has to hear: the leader says no, or "later" for minutes."""
+    first = seen.notes.refused_first
+    if first is None or not seen.notes.refusal:
+        return ""
+    if seen.notes.refused:
+        return "refused"
+    return "name-taken" if now - first > PROBE_PATIENCE else ""
 
 
 def _leaders(seen: Observation, now: float) -> List[Hello]:
@@ -242,11 +253,13 @@ def _worker(config: NodeConfig, seen: Observation, engine: Engine, now: float) -
     if _certified_in_the_future(seen, engine, chosen, now):
         return Decision("LEAVE", "its certificate begins in the future", Leave())
     if chosen.you != engine.node_id:
-        since = seen.notes.refused_since
+        since, reason = seen.notes.refused_since, _refusal(seen, now)
         if since is not None and now - since < 2.0:
-            return Decision("MEMBER", seen.notes.refusal, wait=2.0 - (now - since))
-        why = "tells %s which node it is" % chosen.name
-        return Decision("MEMBER", why, ReportJoined(chosen.name, engine.node_id))
+            wait = 2.0 - (now - since)
+            return Decision("MEMBER", seen.notes.refusal, wait=wait, reason=reason)
+        why = seen.notes.refusal if reason else "tells %s which node it is" % chosen.name
+        report = ReportJoined(chosen.name, engine.node_id)
+        return Decision("MEMBER", why, report, reason=reason)
     if seen.memory.swarm_epoch != chosen.swarm_epoch:
         memory = replace(seen.memory, swarm_epoch=chosen.swarm_epoch)
         return Decision("MEMBER", "in the swarm of epoch %d" % chosen.swarm_epoch, Remember(memory))
@@ -264,6 +277,10 @@ def _certified_in_the_future(seen: Observation, engine: Engine, chosen: Hello, n
 def _manager(config: NodeConfig, seen: Observation, engine: Engine, now: float) -> Decision:
     swarm, memory = seen.swarm, seen.memory
     if swarm is None:
+        newer = [hello for hello in _leaders(seen, now) if hello.swarm_epoch > memory.swarm_epoch]
+        if newer and engine.ca != newer[0].ca:
+            why = "epoch %d has been founded; this node's swarm has no quorum"
+            return Decision("LEAVE", why % newer[0].swarm_epoch, Leave())
         waited = now - max(seen.begun, engine.since) > QUORUM_PATIENCE
         why = "manager; the swarm has no quorum"
         return Decision("MEMBER", why, wait=1.0, reason="no-quorum" if waited else "")

@@ -234,7 +234,8 @@ class Grant:
 class Notes:
     """What a node keeps until it is turned off: what it did, and what it waits for.
 
-    `refusal`: what the leader said to the last ask. `strangers`: how often in a row the leader did
+    `refusal`: what the leader said to the last ask, at `refused_since`; it has not said anything better
+    since `refused_first`. `refused`: it said no, rather than later. `strangers`: how often in a row the leader did
     not know this node's swarm id. `granted`: tokens given that have not been used. `token_is_out`:
     the worker token was given to somebody since it was last changed, or by an earlier leader.
     """
@@ -242,6 +243,8 @@ class Notes:
     grant: Optional[Grant] = None
     refusal: str = ""
     refused_since: Optional[float] = None
+    refused_first: Optional[float] = None
+    refused: bool = False
     strangers: int = 0
     restarted: Optional[float] = None
     granted: Tuple[Granted, ...] = ()

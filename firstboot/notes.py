@@ -45,11 +45,13 @@ def after(
     notes = replace(notes, failure=outcome.failure)
     if isinstance(action, AskJoin):
         if outcome.status == "granted" and outcome.grant:
-            return replace(notes, grant=outcome.grant, refusal="", refused_since=None)
+            return replace(
+                notes, grant=outcome.grant, refusal="", refused_since=None, refused_first=None
+            )
         return _refused(notes, outcome, now)
     if isinstance(action, ReportJoined):
         if outcome.status == "bound":
-            return replace(notes, refusal="", refused_since=now, strangers=0)
+            return replace(notes, refusal="", refused_since=now, refused_first=None, strangers=0)
         strangers = notes.strangers + 1 if outcome.status == "unknown" else notes.strangers
         return replace(_refused(notes, outcome, now), strangers=strangers)
     if isinstance(action, (Join, Leave)):
@@ -70,7 +72,9 @@ def _refused(notes: Notes, outcome: Outcome, now: float) -> Notes:
     refusal = outcome.why or outcome.failure
     if outcome.status == "refused" and refusal.startswith(SUPERSEDED):
         refusal = SUPERSEDED
-    return replace(notes, refusal=refusal, refused_since=now)
+    first = now if notes.refused_first is None else notes.refused_first
+    refused = outcome.status == "refused"
+    return replace(notes, refusal=refusal, refused_since=now, refused_first=first, refused=refused)
 
 
 def _granted(notes: Notes, granted: Granted) -> Notes:

@@ -1,6 +1,6 @@
 """Says what the node does: lines to the journal, status.txt to the card. Shell.
 
-Each write wears the card, so status.txt changes with the phase, else at most once a minute.
+Each write wears the card: status.txt changes with the phase, else at most once a minute.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from firstboot.nodeconfig import NodeConfig
 from firstboot.status import Status
 
 REWRITE = 60.0  # seconds
+SETTLE = 3.0  # a phase that lasts for less is not worth a write
 
 
 def log(line: str) -> None:
@@ -34,6 +35,7 @@ class Teller:
         self._phase: Tuple[str, str] = ("", "")
         self._since = 0
         self._written = -REWRITE
+        self._due = False
         self._complaints: Set[str] = set()
         self._trouble = ""
 
@@ -51,8 +53,9 @@ class Teller:
             name = "BLOCKED (%s)" % decision.reason if decision.reason else decision.phase
             log("%s: %s%s" % (name, decision.why, "; " + remedy if remedy else ""))
         now = time.monotonic()
-        if moved or now - self._written > REWRITE:
-            self._written = now
+        self._due = self._due or moved
+        if now - self._written > (SETTLE if self._due else REWRITE):
+            self._due, self._written = False, now
             self._write(status.render(Status(config, decision, self._since, epoch)))
 
     def complain(self, trouble: str) -> None:
