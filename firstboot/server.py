@@ -224,6 +224,8 @@ class Server:
 
     def _drop(self, connection: _Connection) -> None:
         connection.gone = True
+        if self._accept_at is not None:
+            self._accept_at = time.monotonic()  # There is a file to spare now.
         if connection.ask is not None:
             with self._lock:
                 self._asks.pop(connection.ask, None)

@@ -273,7 +273,8 @@ def test_who_asks_for_more_than_a_worker_token_gets_nothing(modern: Home, body: 
     status, reply = rig.say(ADDRESS["pi1"], modern.identity(), rig.post("/v1/join", body))
     assert (status, reply["status"], reply["token"]) == (400, "refused", "")
     assert leader.asks() == []
-    assert leader.refusals[0].startswith("join service: refused 127.0.0.1: pi9: ")
+    (line,) = until(lambda: leader.refusals)
+    assert line.startswith("join service: refused 127.0.0.1: pi9: ")
 
 
 def test_the_main_loop_is_woken_by_an_ask(modern: Home) -> None:
@@ -386,15 +387,15 @@ def test_whoever_is_slow_is_cut_off_however_steadily_it_sends(home: Home) -> Non
     with rig.plain(ADDRESS["pi1"]) as sock:
         begun = time.monotonic()
         assert closed(sock), "says nothing"
-        assert 0.8 < time.monotonic() - begun < 2.0
+        assert 0.8 < time.monotonic() - begun < 4.0
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = rig.context(directory).wrap_bio(incoming, outgoing)
     with pytest.raises(ssl.SSLWantReadError):
         client.do_handshake()
     with rig.plain(ADDRESS["pi1"]) as sock:
-        assert 0.8 < drip(sock, outgoing.read()) < 2.0, "slow in the handshake"
+        assert 0.8 < drip(sock, outgoing.read()) < 4.0, "slow in the handshake"
     with rig.caller(ADDRESS["pi1"], directory) as secure:
-        assert 0.8 < drip(secure, GET_HELLO.replace(b"x", b"x" * 500)) < 2.0, "slow in the request"
+        assert 0.8 < drip(secure, GET_HELLO.replace(b"x", b"x" * 500)) < 4.0, "slow in the request"
 
 
 def flood(count: int, *, sources: Callable[[int], str], say: bytes) -> list[socket.socket]:
@@ -503,6 +504,7 @@ def test_a_card_that_calls_without_end_does_not_keep_others_out(modern: Home) ->
         assert hello(other)["name"] == "pi1"
     finally:
         rig.close_all(socks)
+    until(lambda: leader.refusals)
     assert leader.refusals == ["join service: refused 127.0.0.1: too many connections"]
 
 
@@ -512,12 +514,12 @@ def _ended(sock: socket.socket) -> bool:
 
 
 def test_without_news_of_its_main_loop_it_says_no_hello(modern: Home) -> None:
-    node = modern.on("pi1", limits={"snapshot": 0.3})
+    node = modern.on("pi1", limits={"snapshot": 1.0})
     directory = modern.identity()
     assert rig.say(ADDRESS["pi1"], directory, GET_HELLO)[0] == 503, "nothing published yet"
     node.says(rig.leader())
     assert rig.say(ADDRESS["pi1"], directory, GET_HELLO)[0] == 200
-    time.sleep(0.4)
+    time.sleep(1.1)
     assert rig.say(ADDRESS["pi1"], directory, GET_HELLO)[0] == 503, "too old to be true"
 
 
@@ -557,7 +559,7 @@ def test_who_leads_tells_what_is_new_without_being_asked(home: Home) -> None:
     until(lambda: heard(pi9, "pi1"))
     for number in range(5):
         leader.says(rig.leader(), pi9=f"id-{number}")
-        until(lambda wanted=f"id-{number}": heard(pi9, "pi1")["you"] == wanted, seconds=0.8)
+        until(lambda wanted=f"id-{number}": heard(pi9, "pi1")["you"] == wanted, seconds=3.0)
 
 
 def test_node_as_identity_is_of_no_use_at_the_address_of_node_b(home: Home) -> None:
@@ -691,7 +693,7 @@ def test_small_messages_are_not_held_back(modern: Home) -> None:
     modern.leader()
     directory = modern.identity()
     taken = []
-    for _ in range(10):
+    for _ in range(20):
         begun = time.monotonic()
         hello(directory)
         taken.append(time.monotonic() - begun)
@@ -704,7 +706,7 @@ def test_a_peer_without_power_is_silent_and_comes_back(home: Home) -> None:
     leader.says(rig.leader())
     until(lambda: heard(pi9, "pi1"))
     leader.kill()
-    until(lambda: silent(pi9, "pi1"), seconds=3.0)
+    until(lambda: silent(pi9, "pi1"), seconds=6.0)
     assert contact(pi9, "pi1")["hello"]["name"] == "pi1", "its last word is kept"
     assert "Connection refused" in pi9.ask_join(name="pi1")["failure"]
     again = home.on("pi1")
