@@ -37,7 +37,9 @@ CA_AHEAD = 60.0  # seconds; swarmkit dates a new root certificate back by 5 minu
 def duty(config: NodeConfig, seen: Observation, swarm: Swarm, mine: Entry, now: float) -> Decision:
     """Give the leader's next step; READY if there is nothing to do."""
     if swarm.rotating:
-        return Decision("ROSTER", "the swarm's CA is being made anew", wait=0.2)
+        # It waits for every node on the list, gone or not (swarmkit, ca/reconciler.go).
+        step = _stale(seen, swarm, now) or _deserted(config, seen, swarm, now)
+        return step or Decision("ROSTER", "the swarm's CA is being made anew", wait=0.2)
     if not founded(seen, swarm):
         why = "certificates of ten years" if not swarm.rotations else "its CA is from the future"
         return Decision("INIT", why, RotateCa())
@@ -99,12 +101,16 @@ def gone(seen: Observation, entry: Entry, now: float) -> bool:
 
 
 def may_lose(swarm: Swarm, entry: Entry) -> bool:
-    """Demoting this manager leaves a quorum, before and after (facts S6, invariant I7)."""
+    """Demoting this manager leaves a quorum (facts S6, invariant I7).
+
+    Before, there is one: this list comes from it. Who was promoted and went before it was in the
+    raft is a manager too, and counts in no quorum.
+    """
     managers = [other for other in swarm.entries if other.role == "manager"]
     alive = [
         other for other in managers if other.reachable and other.ready and other.id != entry.id
     ]
-    return len(alive) * 2 > len(managers) and not entry.leader
+    return len(alive) * 2 > len(managers) - 1 and not entry.leader
 
 
 def _promotion(seen: Observation, swarm: Swarm, now: float) -> Optional[Decision]:
@@ -132,6 +138,22 @@ def _stale(seen: Observation, swarm: Swarm, now: float) -> Optional[Decision]:
         if not entry.bound and entry.role == "worker" and gone(seen, entry, now):
             why = "nobody vouched for %s (%s)" % (entry.id, entry.name or "no name")
             return Decision("ROSTER", why, Remove(entry.id))
+    return None
+
+
+def _deserted(
+    config: NodeConfig, seen: Observation, swarm: Swarm, now: float
+) -> Optional[Decision]:
+    """Entries of nodes that say that they are in no swarm, and cannot ask to join yet."""
+    for name, contact in seen.peers.items():
+        hello = contact.fresh(now, within=GONE)
+        if hello is None or hello.engine != "inactive":
+            continue
+        claim = Claim(config.cluster, hello.role, name, hello.generation)
+        if claim.generation >= generation(swarm, seen.memory.seen, name):
+            _, step = make_room(seen, swarm, claim, now)
+            if step:
+                return step
     return None
 
 

@@ -19,6 +19,7 @@ from tests.sim.world import Trace, World
 PATIENCE = 900.0  # seconds after the last fault
 OPERATOR = 240.0  # until a person does what a blocked node asks for
 SPIN = 12.0  # turns a node and second
+# What a blocked node asks of a person, and whether it is a card of the seed with --rebuild.
 REMEDIES = {
     "managers-silent": True,
     "no-quorum": True,
@@ -77,6 +78,11 @@ def _until_ready(world: World) -> float:
 
 def _help(world: World, blocked: dict[str, str]) -> None:
     """Do what a blocked node asks of a person, where that is a new card."""
+    if "clock" in blocked.values():
+        world.faults.remedies.append("clock")
+        for box in world.boxes.values():
+            box.synchronise(world.t, box.booted)
+        return
     for name, reason in sorted(blocked.items()):
         if reason in REMEDIES and len(world.faults.remedies) < 3:
             rebuild = REMEDIES[reason]

@@ -15,6 +15,7 @@ from firstboot.model import (
     Decision,
     Demote,
     Granted,
+    Leave,
     Memory,
     Notes,
     Observation,
@@ -63,9 +64,32 @@ def test_a_ca_from_the_future_is_made_anew() -> None:
     assert lead(leading(ca_since=NOW + 10.0**8)).action == RotateCa()
 
 
+def test_a_rotation_does_not_wait_for_entries_of_nodes_that_are_gone() -> None:
+    """Swarmkit finishes it only when every node on the list has its new certificate."""
+    ghost = entry("pi9", bound=False, ready=False, down_for=31.0)
+    assert lead(leading(ghost, rotating=True)).action == Remove("id-pi9")
+    outside = heard(outsider("pi9"))
+    assert lead(leading(DOWN9, rotating=True, peers=outside)).action == Supersede("pi9", 1)
+    voided = leading(DOWN9, rotating=True, peers=outside, labels={"piflash.generation.pi9": "1"})
+    assert lead(voided).action == Remove("id-pi9")
+    for silent in (leading(DOWN9, rotating=True), leading(READY9, rotating=True, peers=outside)):
+        assert lead(silent).action is None
+
+
 def test_the_leader_binds_itself() -> None:
     mine = entry(role="manager", leader=True, reachable=True, bound=False)
     assert lead(leading(mine=mine)).action == Bind("id-pi1", "pi1", 1, "manager", {})
+
+
+def test_a_manager_without_a_quorum_follows_a_newer_epoch() -> None:
+    alone = leading(
+        engine=engine("active", node_id="id-pi1", manager=True, ca="ca-1"),
+        memory=Memory(epoch=2, swarm_epoch=1),
+        peers=heard(hello("pi2", swarm_epoch=2, ca="ca-2")),
+    )
+    assert lead(replace(alone, swarm=None)).action == Leave()
+    same = heard(hello("pi2", swarm_epoch=2, ca="ca-1"))
+    assert lead(replace(alone, swarm=None, peers=same)).action is None
 
 
 def test_a_swarm_that_piflash_did_not_found_is_left_alone() -> None:
@@ -159,6 +183,11 @@ def test_a_manager_is_not_demoted_where_that_would_cost_the_quorum() -> None:
     both = (replace(pi2, reachable=False, ready=False), pi3)
     made = answered(leading(*both, asks=(ask("pi3", role="manager", generation=2),)))
     assert (made.status, "quorum" in made.why) == ("later", True)
+
+
+def test_who_was_promoted_and_never_came_into_the_raft_can_be_demoted() -> None:
+    promoted = replace(DOWN9, role="manager", reachable=False)
+    assert lead(leading(promoted, asks=(ask(),))).action == Demote("id-pi9")
 
 
 def test_nobody_takes_the_leaders_own_name() -> None:
