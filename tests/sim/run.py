@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 import time
 from collections.abc import Sequence
@@ -42,11 +43,16 @@ class Told:
 
 def tell(plan: Plan, *, core: Core = REAL, trace: Trace | None = None) -> Told:
     """Let a story happen; Violation if an invariant does not hold in it."""
-    world = World(plan, core=core, trace=trace)
-    world.run(plan.heal)
-    ready = _until_ready(world)
-    if plan.later:
-        _months_later(world)
+    # A world is full of cycles, and lives for some milliseconds: the collector only gets in the way.
+    gc.disable()
+    try:
+        world = World(plan, core=core, trace=trace)
+        world.run(plan.heal)
+        ready = _until_ready(world)
+        if plan.later:
+            _months_later(world)
+    finally:
+        gc.enable()
     return Told(
         plan.seed,
         ready,

@@ -266,9 +266,8 @@ class Shell:
         if self.dead or line.in_call or line.due != meant:
             return
         line.telling = line.calls.news
-        line.calls = replace(
-            line.calls, begun=self.now(t), number=line.calls.number + 1, poked=False, news=False
-        )
+        calls = line.calls
+        line.calls = Calls(begun=t - self.zero, number=calls.number + 1, failures=calls.failures)
         line.in_call = True
         world = self.world
         host = world.find(self, line.peer.name)
@@ -325,7 +324,10 @@ class Shell:
         if self.snapshot is None or t - self.snapshot[2] > LIMITS.snapshot:
             return None
         hello, you, _ = self.snapshot
-        said = replace(hello, time=self.wall(t), you=you.get(caller, ""))
+        # What dataclasses.replace does, in a fifth of the time.
+        said = Hello.__new__(Hello)
+        said.__dict__.update(hello.__dict__)
+        said.__dict__.update(time=self.wall(t), you=you.get(caller, ""))
         return self.world.faults.lie(self, said)
 
     def heard(self, name: str, news: bool, t: float) -> None:
