@@ -154,11 +154,12 @@ class Swarm:
 class Hello:
     """What a node says of itself to whoever has a certificate of the cluster.
 
-    `engine`: state of its engine, empty if that does not answer. `epoch` with its `charter`: the
-    highest it has seen, and the operator's signature for that. `swarm_epoch`: of the swarm that
-    it is in; 0 outside of one. `was_member`: it ever was in a swarm of this cluster. `quorum`: it
-    is a manager that sees a leader; `leader` is that one's name. `grants`: it is the leader and
-    lets nodes in. `you`: the swarm node id that the caller's name is bound to, if it knows.
+    `engine`: state of its engine, empty if that does not answer. `epoch`: the highest it has seen.
+    `charter`: of a manager with a quorum, the operator's signature for its swarm's epoch.
+    `swarm_epoch`: of the swarm that it is in; 0 outside of one. `was_member`: it ever was in a swarm
+    of this cluster. `quorum`: it is a manager that sees a leader; `leader` is that one's name.
+    `grants`: it is the leader and lets nodes in. `you`: the swarm node id that the caller's name is
+    bound to, if it knows.
     """
 
     name: str
@@ -234,10 +235,11 @@ class Grant:
 class Notes:
     """What a node keeps until it is turned off: what it did, and what it waits for.
 
-    `refusal`: what the leader said to the last ask, at `refused_since`; it has not said anything better
-    since `refused_first`. `refused`: it said no, rather than later. `strangers`: how often in a row the leader did
-    not know this node's swarm id. `granted`: tokens given that have not been used. `token_is_out`:
-    the worker token was given to somebody since it was last changed, or by an earlier leader.
+    `refusal`: what the leader said to the last ask, at `refused_since`; since `refused_first` it
+    has said nothing better. `refused`: it said no, rather than later. `strangers`: how often in a
+    row the leader did not know this node's swarm id. `granted`: tokens given that have not been
+    used. `token_is_out`: the worker token was given to somebody since it was last changed, or by
+    an earlier leader.
     """
 
     grant: Optional[Grant] = None

@@ -175,7 +175,8 @@ class Node:
         if isinstance(action, ReportJoined):
             return self._around.peers.report_joined(action.leader, action.node_id)
         if isinstance(action, Answer):
-            self._around.server.answer(action.number, self._reply(action, seen))
+            if not self._around.server.answer(action.number, self._reply(action, seen)):
+                return Outcome(status="gone")
         elif isinstance(action, Remember):
             memory.keep(self._around.layout.memory, action.memory)
             self._memory = action.memory

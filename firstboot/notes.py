@@ -63,7 +63,7 @@ def after(
         return replace(notes, demoted=now)
     if isinstance(action, RotateToken):
         return notes if outcome.failure else replace(notes, token_is_out=False, granted=())
-    if isinstance(action, Answer) and action.status == "granted" and ask:
+    if isinstance(action, Answer) and action.status == "granted" and ask and not outcome.status:
         return _granted(notes, Granted(ask.claim.name, ask.claim.generation, now))
     return notes
 

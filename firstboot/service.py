@@ -74,14 +74,16 @@ class Service:
             return CARD_AGAIN
         except Exception as error:  # noqa: BLE001 - the loop never ends: nobody is there to restart it
             self._teller.fault(error)
+            if self._node is None:
+                self.close()
             why = "%s: %s" % (type(error).__name__, error)
             self._teller.tell(Decision("BLOCKED", why, reason="fault"), config=None, epoch=0)
             return FAULT_AGAIN
 
     def close(self) -> None:
         """Stop what runs beside the loop."""
-        for close in self._parts:
-            close()
+        while self._parts:
+            self._parts.pop()()
 
     def _begin(self) -> Node:
         card = importer.import_card(self._layout)
@@ -104,6 +106,8 @@ class Service:
             wake=self._wake,
             interrupt=self._interrupt,
         )
+        # At once: what comes next may fail, and is then tried again with new ones.
+        self._parts.append(peers.close)
         server = Server(
             tls.server_context(identity),
             cluster=config.cluster,
@@ -111,7 +115,7 @@ class Service:
             wake=self._wake,
             heard=peers.heard,
         )
-        self._parts += [server.close, peers.close]
+        self._parts.append(server.close)
         peers.start()
         server.start()
         return peers, server

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from firstboot import memory
+from firstboot.model import Memory
+
+numbers = st.integers(0, 10**9)
+memories = st.builds(
+    Memory,
+    epoch=numbers,
+    founding=numbers,
+    founded=numbers,
+    swarm_epoch=numbers,
+    seen=st.dictionaries(st.from_regex("[a-z][a-z0-9-]{0,20}", fullmatch=True), numbers),
+)
+ONE, TWO = Memory(1, 1, 1, 1, {"pi1": 1}), Memory(2, 2, 2, 2, {"pi1": 2})
+
+
+@settings(deadline=None)
+@given(memories)
+def test_what_is_kept_comes_back(kept: Memory) -> None:
+    assert memory.parse(memory.dump(kept)) == kept
+
+
+@settings(deadline=None)
+@given(memories, st.data())
+def test_a_byte_that_is_another_is_noticed(kept: Memory, data: st.DataObject) -> None:
+    content = bytearray(memory.dump(kept))
+    at = data.draw(st.integers(0, len(content) - 2))
+    content[at] ^= data.draw(st.integers(1, 255))
+    assert memory.parse(bytes(content)) is None
+
+
+def test_nothing_was_kept_yet(tmp_path: Path) -> None:
+    assert memory.load(str(tmp_path / "memory")) is None
+
+
+def test_the_one_before_stands_in_for_one_that_rotted(tmp_path: Path) -> None:
+    path = tmp_path / "memory"
+    memory.keep(str(path), ONE)
+    memory.keep(str(path), TWO)
+    assert memory.load(str(path)) == TWO
+    path.write_bytes(b"\0" * 200)
+    assert memory.load(str(path)) == ONE
+    memory.keep(str(path), TWO)
+    # What rotted did not push out the good one.
+    assert (tmp_path / "memory.old").read_bytes() == memory.dump(ONE)
+
+
+def test_a_lost_memory_uses_the_permit_up(tmp_path: Path) -> None:
+    path = tmp_path / "memory"
+    for name in ("memory", "memory.old"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ValueError, match="neither it nor the one before"):
+        memory.load(str(path))
+    assert memory.lost(str(path), epoch=3).founded == 3
+    assert sorted(os.listdir(tmp_path)) == ["memory.broken", "memory.old.broken"]
