@@ -156,7 +156,7 @@ class Hello:
 
     `engine`: state of its engine, empty if that does not answer. `epoch`: the highest it has seen.
     `charter`: of a manager with a quorum, the operator's signature for its swarm's epoch.
-    `swarm_epoch`: of the swarm that it is in; 0 outside of one. `was_member`: it ever was in a swarm
+    `swarm_epoch`: of the swarm that it is in, or 0. `was_member`: it ever was in a swarm
     of this cluster. `quorum`: it is a manager that sees a leader; `leader` is that one's name.
     `grants`: it is the leader and lets nodes in. `you`: the swarm node id that the caller's name is
     bound to, if it knows.
