@@ -285,6 +285,10 @@ def _manager(config: NodeConfig, seen: Observation, engine: Engine, now: float) 
         why = "manager; the swarm has no quorum"
         return Decision("MEMBER", why, wait=1.0, reason="no-quorum" if waited else "")
     if not swarm.epoch:
+        if memory.founded < memory.founding and len(swarm.entries) == 1:
+            # dockerd makes the swarm first and writes its labels a moment later (daemon/cluster/
+            # swarm.go, Init): the power was cut between the two, and nobody can have joined yet.
+            return Decision("LEAVE", "its founding was cut off; it begins again", Leave())
         why = "this swarm has no %s" % "epoch of piflash"
         return Decision("BLOCKED", why, wait=10.0, reason="foreign-swarm")
     newer = [hello for hello in _leaders(seen, now) if hello.swarm_epoch > swarm.epoch]

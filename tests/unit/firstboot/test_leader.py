@@ -96,6 +96,14 @@ def test_a_swarm_that_piflash_did_not_found_is_left_alone() -> None:
     assert lead(leading(labels={"piflash.epoch": "no"})).reason == "foreign-swarm"
 
 
+def test_a_founding_that_was_cut_off_before_the_labels_were_written_begins_again() -> None:
+    """Seen with real engines: the swarm is there, its labels are not."""
+    begun = Memory(epoch=0, founding=1)
+    assert lead(leading(labels={"piflash.epoch": "no"}, memory=begun)).action == Leave()
+    crowd = leading(entry("pi9"), labels={"piflash.epoch": "no"}, memory=begun)
+    assert lead(crowd).reason == "foreign-swarm"
+
+
 def test_without_a_quorum_it_waits_and_says_so_after_a_minute() -> None:
     lost = replace(leading(), swarm=None)
     assert lead(lost).action is None
