@@ -21,6 +21,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/timex.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -143,6 +144,26 @@ int clock_settime(clockid_t clock, const struct timespec *at) {
 int settimeofday(const struct timeval *at, const struct timezone *zone) {
     (void)zone;
     return at ? set_to(at->tv_sec * SECOND + at->tv_usec * 1000) : 0;
+}
+
+/* The kernel's own word on NTP is about the machine. A node has none; it goes by a file. */
+static int unsynchronised(struct timex *about) {
+    if (about->modes) {
+        errno = EPERM;
+        return -1;
+    }
+    memset(about, 0, sizeof *about);
+    about->status = STA_UNSYNC;
+    return TIME_ERROR;
+}
+
+int adjtimex(struct timex *about) { return unsynchronised(about); }
+
+int ntp_adjtime(struct timex *about) { return unsynchronised(about); }
+
+int clock_adjtime(clockid_t clock, struct timex *about) {
+    (void)clock;
+    return unsynchronised(about);
 }
 
 /* --- waiting until a time of day ---------------------------------------------------------------- */

@@ -90,7 +90,10 @@ def settled(nodes: Sequence[Node], members: Sequence[Member]) -> list[str]:
 
 
 def _certificate(node: Node) -> list[str]:
-    found = x509.load_pem_x509_certificate(node.inside(CERTIFICATE).read_bytes())
+    try:
+        found = x509.load_pem_x509_certificate(node.inside(CERTIFICATE).read_bytes())
+    except FileNotFoundError:
+        return [f"{node.name}: no certificate"]
     life = found.not_valid_after_utc - found.not_valid_before_utc
     return [] if life > LIFE else [f"{node.name}: a certificate of {life.days} days"]
 

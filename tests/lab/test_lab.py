@@ -110,6 +110,12 @@ def test_a_program_that_the_library_cannot_catch_may_not_set_the_clock(lab: Lab)
     assert not int(told.split("CapBnd:")[1], 16) & sys_time
 
 
+def test_a_node_does_not_believe_the_machine_to_be_its_ntp_server(lab: Lab) -> None:
+    script = "import ctypes; print(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512)))"
+    time_error = 5
+    assert int(lab.all[0].run("python3", "-c", script)) == time_error
+
+
 def test_waiting_until_a_time_of_day_is_by_the_node_clock(lab: Lab) -> None:
     lab.all[0].clock.shift(3 * YEAR)
     script = (
