@@ -34,7 +34,7 @@ def _one(config: NodeConfig, seen: Observation, ask: Ask, now: float) -> Decisio
     claim = ask.claim
     if claim.name == config.name:
         return _say(ask, "refused", "%s leads this swarm" % claim.name)
-    known = leader.generation(swarm, seen.memory.seen, claim.name)
+    known = leader.generation(seen, swarm, claim.name)
     if claim.generation < known:
         why = "superseded: generation %d of %s, the swarm has seen %d"
         return _say(ask, "refused", why % (claim.generation, claim.name, known))

@@ -95,7 +95,12 @@ def _inactive(config: NodeConfig, permit: str, seen: Observation, now: float) ->
     if seen.memory.founded == config.epoch and not _other_managers(config):
         why = "this card founded the swarm of epoch %d, whose database was here" % config.epoch
         return Decision("BLOCKED", why, wait=10.0, reason="swarm-lost")
-    return _join(seen, now)
+    step = _join(seen, now)
+    if step.reason == "no-leader":
+        # To the seed itself nobody can say that it should be turned on.
+        lost = seen.memory.founded == config.epoch
+        return replace(step, reason="swarm-lost" if lost else "managers-silent")
+    return step
 
 
 def _granted(config: NodeConfig, text: str) -> Permit:

@@ -6,7 +6,7 @@ It acts on node ids, never on names: a name may stand in the list twice (facts S
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Dict, List, Mapping, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from firstboot.model import (
     GENERATION_LABEL,
@@ -62,15 +62,22 @@ def duty(config: NodeConfig, seen: Observation, swarm: Swarm, mine: Entry, now: 
 
 
 def founded(seen: Observation, swarm: Swarm) -> bool:
-    """Its CA was made anew once (facts S5), and by this clock it is valid already (S16)."""
-    return swarm.rotations > 0 and swarm.ca_since <= seen.clock.time + CA_AHEAD
+    """Its CA was made anew once (facts S5), and by this clock it is valid already (S16).
+
+    So is this node's own certificate: a rotation that was cut off may have been finished by the
+    clock of the next boot.
+    """
+    certified = seen.engine.certified if seen.engine else 0.0
+    since = max(swarm.ca_since, certified)
+    return swarm.rotations > 0 and since <= seen.clock.time + CA_AHEAD
 
 
-def generation(swarm: Swarm, memory: Mapping[str, int], name: str) -> int:
+def generation(seen: Observation, swarm: Swarm, name: str) -> int:
     """The newest generation of a name that anybody here knows of; 0 if none."""
     label = swarm.labels.get("%s.%s" % (GENERATION_LABEL, name), "")
     known = [entry.generation for entry in swarm.entries if entry.bound == name]
-    return max([int(label) if label.isdigit() else 0, memory.get(name, 0), *known])
+    known += [granted.generation for granted in seen.notes.granted if granted.name == name]
+    return max([int(label) if label.isdigit() else 0, seen.memory.seen.get(name, 0), *known])
 
 
 def bind(config: NodeConfig, entry: Entry, claim: Claim) -> Bind:
@@ -121,7 +128,7 @@ def _promotion(seen: Observation, swarm: Swarm, now: float) -> Optional[Decision
         and entry.ready
         and entry.labels.get(ROLE_LABEL) == "manager"
         and entry.bound
-        and entry.generation == generation(swarm, seen.memory.seen, entry.bound)
+        and entry.generation == generation(seen, swarm, entry.bound)
     ]
     if not waiting:
         return None
@@ -150,7 +157,7 @@ def _deserted(
         if hello is None or hello.engine != "inactive":
             continue
         claim = Claim(config.cluster, hello.role, name, hello.generation)
-        if claim.generation >= generation(swarm, seen.memory.seen, name):
+        if claim.generation >= generation(seen, swarm, name):
             _, step = make_room(seen, swarm, claim, now)
             if step:
                 return step

@@ -318,3 +318,11 @@ def test_every_reason_has_a_remedy() -> None:
     }
     assert found - {""} <= set(REASONS)
     assert len(found) > 3
+
+
+def test_a_seed_whose_swarm_is_nowhere_says_what_to_do_about_it() -> None:
+    late = BEGUN + 130
+    gone = seen(memory=Memory(1, founding=1, founded=1, swarm_epoch=1))
+    assert decide(three(), SEED, gone, late).reason == "swarm-lost"
+    another = seen(memory=Memory(1, swarm_epoch=1))
+    assert decide(three(), SEED, another, late).reason == "managers-silent"

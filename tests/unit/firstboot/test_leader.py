@@ -64,6 +64,12 @@ def test_a_ca_from_the_future_is_made_anew() -> None:
     assert lead(leading(ca_since=NOW + 10.0**8)).action == RotateCa()
 
 
+def test_a_certificate_of_its_own_from_the_future_is_made_anew_too() -> None:
+    """A rotation was cut off, and finished by the clock of the next boot."""
+    mine = engine("active", node_id="id-pi1", manager=True, ca="ca-1", certified=NOW + 10.0**8)
+    assert lead(leading(engine=mine)).action == RotateCa()
+
+
 def test_a_rotation_does_not_wait_for_entries_of_nodes_that_are_gone() -> None:
     """Swarmkit finishes it only when every node on the list has its new certificate."""
     ghost = entry("pi9", bound=False, ready=False, down_for=31.0)
@@ -150,6 +156,13 @@ def test_an_older_card_than_the_one_in_the_swarm_is_refused_in_both_ways() -> No
     for kind in ("join", "joined"):
         sight = leading(entry("pi9", generation=2), asks=(ask(kind=kind, node_id="id-pi9"),))
         assert answered(sight).status == "refused"
+
+
+def test_an_older_card_is_refused_once_a_newer_one_was_given_a_token() -> None:
+    given = Notes(granted=(Granted("pi9", 2, THEN - 5),))
+    for kind in ("join", "joined"):
+        made = answered(leading(asks=(ask(kind=kind, node_id="id-pi9"),), notes=given))
+        assert (made.status, "superseded" in made.why) == ("refused", True)
 
 
 def test_a_second_card_of_a_node_that_lives_has_to_wait() -> None:
