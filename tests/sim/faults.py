@@ -55,6 +55,7 @@ class Plan:
     cut_chance: float = 0.0
     cuts: int = 0
     faults: tuple[Fault, ...] = ()
+    age: float = 0.0  # of the first cards when they are used, seconds
     rogue: str = ""
     later: bool = False
     honest: bool = True
@@ -107,6 +108,7 @@ def plan(seed: int) -> Plan:
         delay=dice.choice(((0.001, 0.01), (0.001, 0.01), (0.02, 0.4))),
         cut_chance=dice.choice((0.0, 0.0, 0.02, 0.1, 0.3)),
         cuts=dice.choice((1, 2, 3, 6)),
+        age=dice.choice((0.0, 3600.0, 20 * DAY, 300 * DAY)),
         rogue=dice.choice([*names[managers:], ""]) if dice.random() < 0.15 else "",
         later=dice.random() < 0.1,
     )
@@ -131,14 +133,15 @@ def _clocks(
 
 
 def _with_faults(dice: random.Random, base: Plan, names: list[str]) -> Plan:
-    kinds = ("cut", "cut", "divide", "loss", "restart", "reflash", "reflash", "old", "copy", "wrong")
+    kinds = ("cut", "cut", "divide", "loss", "restart", "reflash", "reflash", "old", "copy")
+    kinds = (*kinds, "wrong", "forget", "again")
     faults = []
     honest = True
     reflashed = 0
     for _ in range(dice.choice((0, 1, 2, 3, 5))):
         kind = dice.choice(kinds)
         node = dice.choice(names)
-        if kind in ("reflash", "wrong") and len(base.spec.managers) > 1:
+        if kind in ("reflash", "wrong", "forget") and len(base.spec.managers) > 1:
             reflashed += 1
             if reflashed > 1:
                 continue
@@ -169,7 +172,7 @@ class Faults:
 
     def _begin(self) -> None:
         world, plan = self.world, self.plan
-        flashed = world.now(0.0)
+        flashed = world.now(-plan.age)
         for name in world.plan.names:
             box = world.boxes[name]
             box.docker_delay = plan.docker.get(name, 2.0)
@@ -215,6 +218,8 @@ class Faults:
             "old": self._old,
             "copy": self._copy,
             "wrong": self._wrong,
+            "again": self._again,
+            "forget": self._forget,
         }
         kinds[fault.kind](t, fault)
 
@@ -267,6 +272,20 @@ class Faults:
         self._divide(t, fault)
         self.reflash(t, fault.node, rebuild=True)
 
+    def _again(self, t: float, fault: Fault) -> None:
+        """The seed is flashed with --rebuild, although nothing is wrong with the swarm."""
+        if self.plan.honest and (len(self.plan.faults) > 1 or self.plan.cut_chance):
+            return
+        self.reflash(t, self.plan.spec.managers[0].name, rebuild=True)
+
+    def _forget(self, t: float, fault: Fault) -> None:
+        """What dockerd kept of its swarm is damaged, and was put aside at the next start (S9)."""
+        box = self.world.boxes[fault.node]
+        if box.card and box.card.engine.papers:
+            box.power_off(t)
+            box.card.engine.torn = True
+            self.world.at(t + fault.seconds, self._on, box)
+
     def _old(self, t: float, fault: Fault) -> None:
         """A card that was replaced goes into another Pi."""
         spare = self.world.boxes[SPARE]
@@ -305,9 +324,11 @@ class Faults:
         if self.healed or shell.card.name != self.plan.rogue:
             return hello
         dice = self.world.random
+        charter = self.world.plan_charter
         return dice.choice(
             (
                 hello,
+                replace(hello, quorum=True, leader=hello.name, swarm_epoch=1, charter=charter),
                 replace(hello, quorum=True, grants=True, leader=hello.name, swarm_epoch=9),
                 replace(hello, role="manager", quorum=True, swarm_epoch=9),
                 replace(hello, name="m1", generation=99),

@@ -17,6 +17,7 @@ from firstboot.model import (
     Answer,
     Bind,
     Demote,
+    Hello,
     Init,
     Join,
     Observation,
@@ -51,6 +52,7 @@ class Judge:
     def __init__(self, world: World) -> None:
         self.world = world
         self.foundings: dict[int, list[tuple[str, int, Store]]] = {}
+        self.best: dict[tuple[str, str], int] = {}  # generation let in, by swarm and name
 
     def before(self, shell: Shell, action: Action, seen: Observation, t: float) -> None:
         if isinstance(action, Remember):
@@ -94,10 +96,12 @@ class Judge:
         for other in self.world.fabric.quorate():
             if other is store:
                 continue
-            if other.epoch == store.epoch and not self._old_card(other) and not self._old_card(store):
-                raise Violation(
-                    "I1", "%s and %s of epoch %d" % (store.id, other.id, store.epoch)
-                )
+            if (
+                other.epoch == store.epoch
+                and not self._old_card(other)
+                and not self._old_card(store)
+            ):
+                raise Violation("I1", "%s and %s of epoch %d" % (store.id, other.id, store.epoch))
             if self.world.plan.honest:
                 raise Violation(
                     "I1",
@@ -154,11 +158,10 @@ class Judge:
         if action.status not in ("granted", "bound"):
             return
         claims = [ask.claim for ask in seen.asks if ask.number == action.number]
-        label = "%s.%s" % (GENERATION_LABEL, claims[0].name)
-        known = [int(seen.swarm.labels.get(label, "0")) if seen.swarm else 0]
-        known.append(shell.card.memory.seen.get(claims[0].name, 0))
-        if claims[0].generation < max(known):
+        key = (seen.swarm.id if seen.swarm else "", claims[0].name)
+        if claims[0].generation < self.best.get(key, 0):
             raise Violation("I3", "%s is superseded and is let in" % (claims[0],))
+        self.best[key] = claims[0].generation
 
     # --- I4 to I7, I11: who gets what ------------------------------------------------------------
 
@@ -206,6 +209,15 @@ class Judge:
         if shell.box.ntp:
             raise Violation("I9", "%r steps a clock that has its time from NTP" % shell.card)
 
+    def hears(self, hello: Hello, card: Card) -> None:
+        """A hello was believed."""
+        config = card.config
+        said = (hello.name, hello.role, hello.generation)
+        if said != (config.name, config.role, config.generation):
+            raise Violation("I11", "%r is believed to be %s" % (card, said))
+        if hello.quorum and config.role != "manager":
+            raise Violation("I4", "%r is believed to lead" % card)
+
     # --- L1 to L4: the end ----------------------------------------------------------------------
 
     def missing(self) -> str:
@@ -219,6 +231,9 @@ class Judge:
             shell = box.shell
             if shell is None or shell.decision.phase != "READY":
                 return "%s: %s" % (box.name, shell.decision if shell else "boots")
+            leads = shell.decision.why.startswith("leads")
+            if leads and shell.notes.token_is_out:
+                return "the token that was given away still lets in"
         stores = list(world.fabric.quorate())
         if len(stores) != 1:
             return "%d swarms" % len(stores)

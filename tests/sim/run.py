@@ -79,7 +79,9 @@ def _until_ready(world: World) -> float:
             raise Violation("L4" if not blocked else "L1", "%s; blocked: %s" % (missing, blocked))
         most = SPIN * (world.t - begun + 60.0) * len(world.boxes)
         if world.turns - turns > most:
-            raise Violation("L4", "spins: %d turns in %d s; %s" % (world.turns - turns, world.t, missing))
+            raise Violation(
+                "L4", "spins: %d turns in %d s; %s" % (world.turns - turns, world.t, missing)
+            )
 
 
 def _help(world: World, blocked: dict[str, str]) -> None:

@@ -291,6 +291,7 @@ class Shell:
         except (WireError, PermitError):
             self._failed(t, line)
             return
+        self.world.judge.hears(said, peer.card)
         line.in_call = False
         before = self.contacts.get(line.peer.name)
         self.contacts[line.peer.name] = Contact(said, self.now(t))

@@ -146,6 +146,12 @@ class World:
             self.boxes[name] = Box(self, name)
         self.faults = Faults(self)
 
+    @property
+    def plan_charter(self) -> str:
+        """The charter that every node can read in the first hello of a manager."""
+        card = self.boxes[self.plan.names[0]].card
+        return card.charter if card else ""
+
     # --- time -----------------------------------------------------------------------------------
 
     def at(self, t: float, do: Callable[..., None], *args: Any) -> None:
