@@ -7,7 +7,7 @@ What the leader does for others is in leader.py, what it answers them in admissi
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from firstboot import admission, leader
 from firstboot import permit as permits
@@ -54,6 +54,11 @@ def decide(config: NodeConfig, permit: str, seen: Observation, now: float) -> De
     if newest > seen.memory.epoch:
         why = "a swarm of epoch %d exists" % newest
         return Decision("OBSERVE", why, Remember(replace(seen.memory, epoch=newest)))
+    flashed = _flashed_again(seen, now)
+    if flashed:
+        why = "a newer card of %s" % ", ".join(sorted(flashed))
+        kept = replace(seen.memory, seen=dict(seen.memory.seen, **flashed))
+        return Decision("OBSERVE", why, Remember(kept))
     answer = admission.answer(config, seen, now)
     if answer:
         return answer
@@ -215,12 +220,8 @@ def _refusal(seen: Observation, now: float) -> str:
 
 def _leaders(seen: Observation, now: float) -> List[Hello]:
     """Leaders that let nodes in, of no older epoch than was ever seen; the newest epoch first."""
-    fresh = [contact.fresh(now, within=FRESH) for contact in seen.peers.values()]
-    fit = [
-        hello
-        for hello in fresh
-        if hello and hello.grants and hello.swarm_epoch >= max(1, seen.memory.epoch)
-    ]
+    least = max(1, seen.memory.epoch)
+    fit = [one for one in _hellos(seen, now) if one.grants and one.swarm_epoch >= least]
     return sorted(fit, key=lambda hello: (-hello.swarm_epoch, hello.name))
 
 
@@ -325,18 +326,35 @@ def _manager(config: NodeConfig, seen: Observation, engine: Engine, now: float) 
 
 
 def _hello(seen: Observation, name: str, now: float) -> Optional[Hello]:
-    contact = seen.peers.get(name)
-    return contact.fresh(now, within=FRESH) if contact else None
+    for hello in _hellos(seen, now):
+        if hello.name == name:
+            return hello
+    return None
+
+
+def _hellos(seen: Observation, now: float) -> List[Hello]:
+    """What was said lately, by cards that no newer one has made void."""
+    fresh = [contact.fresh(now, within=FRESH) for contact in seen.peers.values()]
+    known = seen.memory.seen
+    return [one for one in fresh if one and one.generation >= known.get(one.name, 0)]
+
+
+def _flashed_again(seen: Observation, now: float) -> Dict[str, int]:
+    """Managers of a newer generation than is known; nothing is older than the first one."""
+    known = seen.memory.seen
+    return {
+        one.name: one.generation
+        for one in _hellos(seen, now)
+        if one.role == "manager" and one.generation > max(1, known.get(one.name, 0))
+    }
 
 
 def _leader_of(seen: Observation, now: float) -> Optional[Hello]:
     """The leader of the newest epoch that answers, also while it lets nobody in."""
-    fresh = [contact.fresh(now, within=FRESH) for contact in seen.peers.values()]
     fit = [
         hello
-        for hello in fresh
-        if hello
-        and hello.quorum
+        for hello in _hellos(seen, now)
+        if hello.quorum
         and hello.leader == hello.name
         and hello.swarm_epoch >= max(1, seen.memory.epoch)
     ]
@@ -345,8 +363,8 @@ def _leader_of(seen: Observation, now: float) -> Optional[Hello]:
 
 def _newest_epoch(seen: Observation, now: float) -> int:
     """The highest epoch of a swarm that has a quorum; peers.py checked the charters."""
-    fresh = [contact.fresh(now, within=FRESH) for contact in seen.peers.values()]
-    return max([h.swarm_epoch for h in fresh if h and h.quorum] + [seen.memory.epoch])
+    led = [hello.swarm_epoch for hello in _hellos(seen, now) if hello.quorum]
+    return max([seen.memory.epoch, *led])
 
 
 def _last_word(seen: Observation) -> float:

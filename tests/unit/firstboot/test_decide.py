@@ -326,3 +326,17 @@ def test_a_seed_whose_swarm_is_nowhere_says_what_to_do_about_it() -> None:
     assert decide(three(), SEED, gone, late).reason == "swarm-lost"
     another = seen(memory=Memory(1, swarm_epoch=1))
     assert decide(three(), SEED, another, late).reason == "managers-silent"
+
+
+# --- cards that were replaced -------------------------------------------------------------------
+
+
+def test_a_managers_newer_card_is_remembered_and_its_older_one_not_listened_to() -> None:
+    flashed = heard(hello(generation=2, grants=False, quorum=False, leader=""))
+    made = worker(knowing(peers=flashed))
+    assert made.action == Remember(Memory(epoch=1, seen={"pi1": 2}))
+    knows = Memory(epoch=1, seen={"pi1": 2})
+    assert worker(knowing(peers=heard(hello()), memory=knows)).phase == "PROBE"
+    assert worker(knowing(peers=heard(hello(generation=2)), memory=knows)).phase == "JOIN"
+    future = heard(hello(swarm_epoch=9, epoch=9))
+    assert worker(knowing(peers=future, memory=knows)).action is None
