@@ -1,6 +1,7 @@
 """The wall clock: how far it can be trusted, its floor, and how it is set. Shell.
 
-It is only ever set forward here. `stepped` is how a node notices that somebody else set it.
+It is set back only for a founder whose time nobody vouches for. `stepped_since` is how a node
+notices that somebody else set it.
 """
 
 from __future__ import annotations
@@ -55,6 +56,11 @@ class Timekeeper:
         if to > time.time():
             time.clock_settime(time.CLOCK_REALTIME, to)
         self._from_peer = True
+        self._notice(time.time())
+
+    def fall_to_floor(self) -> None:
+        """Set the clock back to its floor, where no swarm of its own holds it up."""
+        time.clock_settime(time.CLOCK_REALTIME, self.floor(certified=0.0))
         self._notice(time.time())
 
     def raise_to_floor(self, *, certified: float) -> bool:

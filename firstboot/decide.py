@@ -15,6 +15,7 @@ from firstboot.model import (
     AskJoin,
     Decision,
     Engine,
+    FallToFloor,
     Hello,
     Init,
     Join,
@@ -40,6 +41,10 @@ RESTART_AGAIN = 300.0  # between two restarts of dockerd
 CLOCK_SLACK = 2.0  # between clocks that are as good as equal
 # Facts S1: swarmkit dates its root certificate back by about 5 minutes, no more.
 CLOCK_BEHIND = 240.0
+# What a founder's clock may be ahead of floor plus time since power-on. dockerd can do nothing
+# with a root certificate from the future, it cannot even replace it (seen with 20.10); one
+# from the past is good for years. So the swarm is rather founded too early.
+UNEXPLAINED = 86400.0
 STRANGER = 3  # answers of "not of this swarm" in a row that are believed
 
 
@@ -137,6 +142,8 @@ def _found(config: NodeConfig, granted: Permit, seen: Observation, now: float) -
     waited = now - seen.begun
     if seen.clock.quality != "ntp" and waited < NTP_PATIENCE:
         return Decision("CLOCK", "waits for the time (NTP)", wait=min(2.0, NTP_PATIENCE - waited))
+    if seen.clock.quality != "ntp" and seen.clock.time - seen.clock.floor - now > UNEXPLAINED:
+        return Decision("CLOCK", "nobody vouches for its time: back to the floor", FallToFloor())
     why = "%s is the seed of %s and holds a %s permit for epoch %d" % (
         config.name,
         config.cluster,

@@ -287,6 +287,11 @@ class StepClock:
 
 
 @dataclass(frozen=True)
+class FallToFloor:
+    """Set the wall clock back to its floor: nobody vouches for what it says beyond that."""
+
+
+@dataclass(frozen=True)
 class RestartDocker:
     """Restart dockerd, for it does not look again at its certificates (facts S3)."""
 
@@ -395,6 +400,7 @@ class RotateToken:
 Action = Union[
     RaiseAddress,
     StepClock,
+    FallToFloor,
     RestartDocker,
     Remember,
     Init,

@@ -24,6 +24,7 @@ from firstboot.model import (
     Bind,
     Decision,
     Demote,
+    FallToFloor,
     Init,
     Join,
     Leave,
@@ -204,6 +205,8 @@ class Node:
             address.bring_up(config.address, subnet=config.subnet, interface=config.interface)
         elif isinstance(action, StepClock):
             self._around.timekeeper.step(action.time)
+        elif isinstance(action, FallToFloor):
+            self._around.timekeeper.fall_to_floor()
         elif isinstance(action, RestartDocker):
             docker.restart()
         elif isinstance(action, Init):

@@ -22,6 +22,7 @@ from firstboot.model import (
     Demote,
     Engine,
     Entry,
+    FallToFloor,
     Grant,
     Hello,
     Init,
@@ -454,6 +455,11 @@ def _step_clock(shell: Shell, action: StepClock, t: float) -> float:
     return TURN
 
 
+def _fall_to_floor(shell: Shell, _action: Action, t: float) -> float:
+    shell.box.set_clock(shell.floor(0.0), t)
+    return TURN
+
+
 def _remember(shell: Shell, action: Remember, _t: float) -> float:
     shell.card.memory = action.memory
     return TURN
@@ -518,6 +524,7 @@ def _remove(shell: Shell, action: Remove, t: float) -> float:
 APPLY: dict[type, Callable[..., float]] = {
     RaiseAddress: _raise_address,
     StepClock: _step_clock,
+    FallToFloor: _fall_to_floor,
     Remember: _remember,
     Init: _init,
     Join: _join,

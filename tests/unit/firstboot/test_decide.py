@@ -12,6 +12,7 @@ from firstboot.model import (
     AskJoin,
     Clock,
     Decision,
+    FallToFloor,
     Grant,
     Init,
     Join,
@@ -95,6 +96,19 @@ def test_the_founder_waits_for_the_time_but_not_for_ever() -> None:
     assert seed(unsure).phase == "CLOCK"
     assert seed(unsure, now=BEGUN + 89).action is None
     assert seed(unsure, now=BEGUN + 91).action == Init(epoch=1)
+
+
+def test_a_founder_whose_time_nobody_vouches_for_founds_on_the_floor() -> None:
+    """A root certificate from the future cannot even be replaced."""
+    late, floor = BEGUN + 91, float(NOW)
+
+    def at(time: float, quality: str = "floor") -> Observation:
+        return seen(clock=Clock(time, quality, floor), memory=Memory(0, founding=1))
+
+    assert seed(at(floor + late + 86401), now=late).action == FallToFloor()
+    assert seed(at(floor + late + 86399), now=late).action == Init(epoch=1)
+    assert seed(at(floor + late + 86401, "peer"), now=late).action == FallToFloor()
+    assert seed(at(floor + late + 10**8, "ntp"), now=late).action == Init(epoch=1)
 
 
 def test_a_permit_is_used_up_by_its_own_swarm() -> None:
