@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from tests.lab import engine
 from tests.lab.clocks import DAY
-from tests.lab.lab import Lab
+from tests.lab.lab import Lab, NotFormedError
 from tests.lab.node import Node
 
 FORMING = 12.0  # seconds in which the power cuts fall
@@ -82,7 +82,10 @@ def _ntp(lab: Lab, told: Told) -> None:
 def _later(lab: Lab, told: Told, *, days: float) -> None:
     for node in lab.all:
         node.clock.shift(days * DAY)
-    _endures(lab, told, f"{days:.0f} days later", offset=days * DAY)
+    when = f"{days:.0f} days later"
+    _endures(lab, told, when, offset=days * DAY)
+    _newcomer(lab, lab.all[-1])
+    told.say(f"{when}: {lab.all[-1].name} let in again after it left")
 
 
 def _endures(lab: Lab, told: Told, when: str, *, offset: float) -> None:
@@ -97,8 +100,6 @@ def _endures(lab: Lab, told: Told, when: str, *, offset: float) -> None:
     seed.run("systemctl", "restart", "docker")
     lab.wait_settled(seconds=PATIENCE)
     told.say(f"{when}: settled after a restart of dockerd on {seed.name}")
-    _newcomer(lab, worker)
-    told.say(f"{when}: {worker.name} let in again after it left")
 
 
 def _newcomer(lab: Lab, node: Node) -> None:
@@ -111,7 +112,7 @@ def _newcomer(lab: Lab, node: Node) -> None:
         if engine.get(node, "/info")["Swarm"]["NodeID"] != before:
             return
         if time.monotonic() > deadline:
-            raise AssertionError(lab.last_words(f"{node.name} has its old node id"))
+            raise NotFormedError(lab.last_words(f"{node.name} has its old node id"))
         time.sleep(0.5)
 
 

@@ -11,8 +11,8 @@ from tests.lab.conftest import MakeLab, note
 from tests.lab.node import Node
 from tests.lab.orders import LONG
 
-QUIET = 20.0  # seconds until nothing is left to do after the forming
-WATCHED = 600.0 if LONG else 40.0
+QUIET = 12.0  # seconds until nothing is left to do after the forming
+WATCHED = 600.0 if LONG else 30.0
 MOST_MB, MOST_SHARE = 25.0, 0.005
 
 
