@@ -43,8 +43,9 @@ CLOCK_SLACK = 2.0  # between clocks that are as good as equal
 CLOCK_BEHIND = 240.0
 # What a founder's clock may be ahead of floor plus time since power-on. dockerd can do nothing
 # with a root certificate from the future, it cannot even replace it (seen with 20.10); one
-# from the past is good for years. So the swarm is rather founded too early.
-UNEXPLAINED = 86400.0
+# from the past is good for years. So the swarm is rather founded too early. Less than facts S1's
+# 5 minutes does no harm.
+UNEXPLAINED = 240.0
 STRANGER = 3  # answers of "not of this swarm" in a row that are believed
 
 

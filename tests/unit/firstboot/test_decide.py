@@ -105,9 +105,9 @@ def test_a_founder_whose_time_nobody_vouches_for_founds_on_the_floor() -> None:
     def at(time: float, quality: str = "floor") -> Observation:
         return seen(clock=Clock(time, quality, floor), memory=Memory(0, founding=1))
 
-    assert seed(at(floor + late + 86401), now=late).action == FallToFloor()
-    assert seed(at(floor + late + 86399), now=late).action == Init(epoch=1)
-    assert seed(at(floor + late + 86401, "peer"), now=late).action == FallToFloor()
+    assert seed(at(floor + late + 241), now=late).action == FallToFloor()
+    assert seed(at(floor + late + 239), now=late).action == Init(epoch=1)
+    assert seed(at(floor + late + 241, "peer"), now=late).action == FallToFloor()
     assert seed(at(floor + late + 10**8, "ntp"), now=late).action == Init(epoch=1)
 
 
