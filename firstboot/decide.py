@@ -317,6 +317,9 @@ def _manager(config: NodeConfig, seen: Observation, engine: Engine, now: float) 
         return Decision("MEMBER", "in the swarm of epoch %d" % swarm.epoch, Remember(kept))
     mine = [entry for entry in swarm.entries if entry.id == engine.node_id]
     if mine and mine[0].leader:
+        if not swarm.rotations and seen.clock.quality != "ntp" and now - seen.begun < NTP_PATIENCE:
+            # The power was cut after the founding: the final CA is dated by this boot's clock.
+            return Decision("CLOCK", "waits for the time (NTP)", wait=1.0)
         return leader.duty(config, seen, swarm, mine[0], now)
     if mine and mine[0].bound == config.name:
         return Decision("READY", "manager of the swarm", wait=10.0)

@@ -11,6 +11,7 @@ from firstboot.decide import decide
 from firstboot.model import (
     Answer,
     Bind,
+    Clock,
     Contact,
     Decision,
     Demote,
@@ -62,6 +63,12 @@ def test_the_ca_is_made_anew_once_for_certificates_of_ten_years() -> None:
 def test_a_ca_from_the_future_is_made_anew() -> None:
     """Facts S16: the clock was put back since."""
     assert lead(leading(ca_since=NOW + 10.0**8)).action == RotateCa()
+
+
+def test_the_final_ca_waits_for_the_time_after_a_power_cut() -> None:
+    unsure = leading(rotations=0, clock=Clock(float(NOW), "floor", float(NOW)))
+    assert lead(unsure).phase == "CLOCK"
+    assert decide(config(), permit(), unsure, THEN + 90).action == RotateCa()
 
 
 def test_a_certificate_of_its_own_from_the_future_is_made_anew_too() -> None:
