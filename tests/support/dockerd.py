@@ -1,0 +1,214 @@
+"""Real dockerds without cards and without the service, each in namespaces of its own. Shell.
+
+The network and the certain end of everything are the lab's (tests/lab/switch.py); whoever needs
+cards, clocks or the service itself takes tests/lab/node.py.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO
+
+from tests.lab import switch as net
+from tests.lab.clocks import FENCE
+from tests.lab.switch import Switch
+from tests.support import tools
+
+PROGRAMS = ("dockerd", "iptables", "ip", "tini", "setpriv", "unshare", "nsenter", "mount")
+SECONDS = 60.0  # until dockerd answers; it takes 1 to 2 when the machine has nothing else to do
+_BOOT = """
+set -eu
+read -r pid rest </proc/self/stat
+echo "$pid"
+read -r plugged
+mount --make-rprivate /
+mount -t tmpfs -o mode=755 tmpfs "$1/layer"
+mkdir "$1/layer/upper" "$1/layer/work" "$1/layer/root"
+mount -t overlay overlay -o "lowerdir=/,upperdir=$1/layer/upper,workdir=$1/layer/work" "$1/layer/root"
+cd "$1/layer/root"
+mount --rbind /dev dev
+mount -t sysfs sysfs sys
+mount --rbind /sys/fs/cgroup sys/fs/cgroup
+mount -t proc proc proc
+mount -t tmpfs -o mode=755 tmpfs run
+mkdir -p var/lib/docker mnt
+mount --bind "$1/docker" var/lib/docker
+hostname "$2"
+pivot_root . mnt
+umount -l /mnt
+ip link set lo up
+ip addr add "$3" dev eth0
+ip link set eth0 up
+exec tini -s -- sleep infinity </dev/null >/dev/null 2>&1
+"""
+
+
+class EndedError(Exception):
+    """dockerd ended instead of answering; the message is the end of what it wrote."""
+
+
+class Dockerd:
+    """A machine with a dockerd. `data` is its /var/lib/docker, which stays when it is off."""
+
+    def __init__(self, name: str, directory: Path, switch: Switch, *, number: int) -> None:
+        self.name = name
+        self.address = f"{net.SUBNET}.{number}"
+        self.data = directory / "docker"
+        self.log = directory / "dockerd.log"
+        self.pid = 0
+        self._directory = directory
+        self._switch = switch
+        self._machine: subprocess.Popen[str] | None = None
+        self._dockerd: subprocess.Popen[bytes] | None = None
+        for part in ("docker", "layer"):
+            (directory / part).mkdir(parents=True, exist_ok=True)
+
+    @property
+    def socket(self) -> str:
+        """Where it listens, as it is reached from outside."""
+        return f"/proc/{self.pid}/root/run/docker.sock"
+
+    @property
+    def restart(self) -> tuple[str, ...]:
+        """A command line that does what `systemctl restart docker` does: it ends once it is up."""
+        script = (
+            'kill "$(cat /run/docker.pid)"; while [ -e /run/docker.pid ]; do sleep 0.05; done; '
+            f"setsid {' '.join(self._command())} </dev/null >/dev/null 2>&1 & "
+            "until docker version >/dev/null 2>&1; do sleep 0.1; done"
+        )
+        return tuple(self.command("sh", "-c", script))
+
+    def command(self, *argv: str) -> list[str]:
+        """A command line that runs on the machine."""
+        return [*FENCE, "nsenter", f"--target={self.pid}", "--all", "--", *argv]
+
+    def power_on(self) -> None:
+        """Turn the machine on and wait until dockerd answers. EndedError if it ends instead."""
+        with self.log.open("ab") as log:
+            self._machine = self._launch(log)
+            assert self._machine.stdin
+            assert self._machine.stdout
+            with self._machine.stdin as go, self._machine.stdout as said:
+                self.pid = int(said.readline())
+                self._switch.connect(self.name, pid=self.pid)
+                go.write("plugged\n")
+            self._wait_booted()
+            self._dockerd = subprocess.Popen(
+                self.command(*self._command()),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._wait_answered(self._dockerd)
+
+    def pull_the_plug(self) -> None:
+        """Everything on the machine is dead at once."""
+        if self._machine is None:
+            return
+        os.kill(self.pid, signal.SIGKILL)
+        for process in (self._machine, self._dockerd):
+            if process is not None:
+                process.wait(60)
+        self._machine = self._dockerd = None
+        self.pid = 0
+
+    def wipe(self) -> None:
+        """Make it a machine on which dockerd has never run."""
+        self.pull_the_plug()
+        shutil.rmtree(self.data)
+        self.data.mkdir()
+
+    def _launch(self, log: IO[bytes]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [
+                *(*FENCE, "nsenter", f"--target={self._switch.pid}", "--pid", "--"),
+                *("unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork"),
+                *("--kill-child", "sh", "-c", _BOOT, "sh"),
+                *(str(self._directory), self.name, f"{self.address}/{net.PREFIX}"),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
+
+    def _command(self) -> tuple[str, ...]:
+        group = f"--cgroup-parent=/{self._switch.group}/{self.name}"
+        return ("dockerd", "--host=unix:///run/docker.sock", group)
+
+    def _wait_booted(self) -> None:
+        deadline = time.monotonic() + SECONDS
+        while Path(f"/proc/{self.pid}/comm").read_text() != "tini\n":
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self.name} does not boot")
+            time.sleep(0.02)
+
+    def _wait_answered(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + SECONDS
+        while not _answers(self.socket):
+            if process.poll() is not None:
+                raise EndedError(self.log.read_text(errors="replace")[-600:])
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"dockerd of {self.name} does not answer")
+            time.sleep(0.05)
+
+
+class Machines:
+    """A context manager: machines in one network. `directory` is on a real file system."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._stack = ExitStack()
+        self._switch = self._stack.enter_context(Switch())
+        self._numbers = iter(range(11, 250))
+
+    def __enter__(self) -> Machines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def make(self, name: str) -> Dockerd:
+        """Give a new machine, which is off."""
+        machine = Dockerd(name, self._directory / name, self._switch, number=next(self._numbers))
+        self._stack.callback(shutil.rmtree, machine.data, ignore_errors=True)
+        self._stack.callback(machine.pull_the_plug)
+        return machine
+
+
+def need() -> None:
+    """Skip, or fail in CI, where no dockerd can run."""
+    tools.need_root()
+    tools.need(*PROGRAMS)
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("docker", timeout=2)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _answers(path: str) -> bool:
+    connection = _Connection(path)
+    try:
+        connection.request("GET", "/_ping")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
