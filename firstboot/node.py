@@ -112,11 +112,13 @@ class Node:
         view = self._tracker.follow(around.docker.look(), now)
         engine = view.engine
         if engine is not None:
+            # A restart of dockerd from here is over before the next look can miss it.
+            started = max(view.since, self._notes.restarted or 0.0)
             engine = replace(
                 engine,
                 ca=swarmview.ca_digest(self._certificate(ROOT_CA)),
                 certified=swarmview.not_before(self._certificate(NODE_CERTIFICATE)),
-                stale_clock=around.timekeeper.stepped_since(view.since),
+                stale_clock=around.timekeeper.stepped_since(started),
             )
         return Observation(
             clock=around.timekeeper.read(certified=engine.certified if engine else 0.0),
