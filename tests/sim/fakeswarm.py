@@ -278,6 +278,9 @@ class Fabric:
         store = self._command(engine, t)
         leader = store.nodes[store.leader].engine
         wall = self.wall(leader or engine, t)
+        if store.root.begins > wall:
+            # Seen with 20.10: a root from the future cannot even be replaced.
+            raise DockerError("x509: certificate has expired or is not yet valid")
         digest = "ca-%d" % next(self._numbers)
         store.rotations += 1
         store.next_root = Root(digest, wall - ROOT_BACK, wall + ROOT_LIVES)

@@ -59,12 +59,16 @@ ASKS_FOR_A_PERSON = ("managers-silent", "no-quorum", "swarm-lost")
 
 
 class Card(NamedTuple):
-    """What lies on a node's card. `swarm` and `id` are -1 outside of a swarm."""
+    """What lies on a node's card. `swarm` and `id` are -1 outside of a swarm.
+
+    `seen`: the generations of managers that it keeps; what it keeps of workers is left out.
+    """
 
     generation: int
     kind: str  # of its permit; empty without one
     epoch: int  # of its node.json
-    memory: tuple[int, int, int, int]
+    memory: tuple[int, int, int, int] = (0, 0, 0, 0)
+    seen: tuple[int, ...] = (0,) * NODES
     swarm: int = -1
     id: int = -1
     stranger: bool = False  # its leader said that it does not know it
@@ -99,10 +103,19 @@ class Weather(NamedTuple):
     """Which nodes are on, and which of them are linked."""
 
     on: tuple[bool, ...]
-    links: frozenset[tuple[int, int]]
+    near: tuple[tuple[bool, ...], ...]
 
     def joined(self, one: int, other: int) -> bool:
-        return self.on[one] and self.on[other] and (one == other or (one, other) in self.links)
+        return self.near[one][other]
+
+
+class Scene(NamedTuple):
+    """A state under a weather: who leads each swarm, -1 for nobody, and what each node knows."""
+
+    state: State
+    weather: Weather
+    leaders: tuple[int, ...]
+    views: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -122,41 +135,56 @@ class Found:
 
 
 def weathers() -> list[Weather]:
-    pairs = [(0, 1), (0, 2), (1, 2)]
-    found = []
+    """Give every way in which nodes can be on and linked; of those that differ in nothing, one."""
+    found = set()
     for on in itertools.product((False, True), repeat=NODES):
-        for up in itertools.product((False, True), repeat=len(pairs)):
-            links = [pair for pair, is_up in zip(pairs, up, strict=True) if is_up]
-            # A link to a node that is off makes no difference.
-            if all(on[a] and on[b] for a, b in links):
-                found.append(Weather(on, frozenset([*links, *((b, a) for a, b in links)])))
-    return found
+        for up in itertools.product((False, True), repeat=NODES):
+            # Link n joins the two others.
+            near = tuple(
+                tuple(on[a] and on[b] and (a == b or up[NODES - a - b]) for b in range(NODES))
+                for a in range(NODES)
+            )
+            found.add(Weather(on, near))
+    return sorted(found)
 
 
 WEATHERS = weathers()
-FINE = next(one for one in WEATHERS if all(one.on) and len(one.links) == 6)
+FINE = WEATHERS[-1]
 
 
 class Model:
-    """The rules, for one roster. `honest`: nobody rebuilds while the old quorum may come back."""
+    """The rules, for one roster.
+
+    `flashes`: how many cards may be replaced, and `flashed`: of which nodes. `honest`: nobody
+    rebuilds while the old quorum may come back.
+    """
 
     def __init__(
-        self, managers: int, *, core: Core = REAL, honest: bool = True, flashes: int = 2
+        self,
+        managers: int,
+        *,
+        core: Core = REAL,
+        honest: bool = True,
+        flashes: int = 2,
+        flashed: tuple[int, ...] = (0, 1, 2),
     ) -> None:
         self.core = core
         self.honest = honest
         self.managers = managers
         self.flashes = flashes
+        self.flashed = flashed
         self.spec = cards.spec(managers, NODES - managers)
         self.names = [node.name for node in self.spec.nodes]
         self._decided: dict[Any, Decision] = {}
+        self._number: dict[Any, int] = {None: 0}
+        self._views: list[Any] = [None]
         self._hellos: dict[Any, Any] = {}
 
     # --- the beginning, and the operator ----------------------------------------------------------
 
     def begin(self) -> State:
         state = State((), (), self.flashes + NODES, 0)
-        blank = Card(0, "", 1, (0, 0, 0, 0))
+        blank = Card(0, "", 1)
         state = state._replace(cards=(blank,) * NODES)
         for node in range(NODES):
             state = self.flash(state, node, rebuild=False)
@@ -169,7 +197,6 @@ class Model:
             ticket.generation,
             ticket.permit.value if ticket.permit else "",
             ticket.epoch,
-            (0, 0, 0, 0),
         )
         delivered = max(state.delivered, ticket.epoch if ticket.permit else 0)
         return _tidy(
@@ -210,25 +237,44 @@ class Model:
     def next(self, state: State) -> Iterator[tuple[str, State]]:
         """Give every state that can come next; ("...", state) with what happened."""
         if state.flashes > 0:
-            for node in range(NODES):
+            for node in self.flashed:
                 yield "flash %s" % self.names[node], self.flash(state, node, rebuild=False)
             if self.managers > 1 and self.may_rebuild(state):
                 yield "rebuild", self.flash(state, 0, rebuild=True)
         seen = {state}
+        done: set[tuple[int, int]] = set()
         for weather in WEATHERS:
-            leaders = self.leaders(state, weather)
+            scene = self.scene(state, weather)
             for node in range(NODES):
-                if weather.on[node]:
-                    what, after = self.step(state, weather, leaders, node)
-                    if after not in seen:
-                        seen.add(after)
-                        yield "%s: %s" % (self.names[node], what), after
-            yield from self._raft(state, weather, leaders)
+                if not weather.on[node]:
+                    continue
+                decision = self.decide(scene, node)
+                asks = isinstance(decision.action, (AskJoin, ReportJoined))
+                if decision.action is None or (node, id(decision)) in done:
+                    continue
+                if not asks:
+                    done.add((node, id(decision)))
+                what, after = self.step(scene, node)
+                if after not in seen:
+                    seen.add(after)
+                    yield "%s: %s" % (self.names[node], what), after
+            yield from self._raft(scene)
 
-    def _raft(
-        self, state: State, weather: Weather, leaders: tuple[int, ...]
-    ) -> Iterator[tuple[str, State]]:
+    def scene(self, state: State, weather: Weather) -> Scene:
+        leaders = self.leaders(state, weather)
+        views = []
+        for node in range(NODES):
+            view = self._view(state, weather, leaders, node)
+            number = self._number.get(view, -1)
+            if number < 0:
+                number = self._number[view] = len(self._views)
+                self._views.append(view)
+            views.append(number)
+        return Scene(state, weather, leaders, tuple(views))
+
+    def _raft(self, scene: Scene) -> Iterator[tuple[str, State]]:
         """Who was promoted comes into the raft some time later, if it is up."""
+        state, weather, leaders, _ = scene
         for number, store in enumerate(state.stores):
             if leaders[number] < 0:
                 continue
@@ -270,20 +316,27 @@ class Model:
 
     # --- one turn of a node -------------------------------------------------------------------------
 
-    def step(
-        self, state: State, weather: Weather, leaders: tuple[int, ...], node: int
-    ) -> tuple[str, State]:
-        decision = self.decide(state, weather, leaders, node)
+    def step(self, scene: Scene, node: int) -> tuple[str, State]:
+        state = scene.state
+        decision = self.decide(scene, node)
         action = decision.action
         card = state.cards[node]
         if action is None:
             return decision.why, state
         if isinstance(action, (AskJoin, ReportJoined)):
-            return self._ask(state, weather, leaders, node, action)
+            return self._ask(scene, node, action)
+        after = state
         if isinstance(action, Remember):
             kept = action.memory
             memory = (kept.epoch, kept.founding, kept.founded, kept.swarm_epoch)
-            after = state._replace(cards=_put(state.cards, node, card._replace(memory=memory)))
+            told = tuple(
+                kept.seen.get(name, 0) if number < self.managers else 0
+                for number, name in enumerate(self.names)
+            )
+            # Nothing is older than the first generation.
+            told = tuple(generation if generation > 1 else 0 for generation in told)
+            mine = card._replace(memory=memory, seen=told)
+            return "Remember", state._replace(cards=_put(state.cards, node, mine))
         elif isinstance(action, Init):
             line = Line(0, node, 0, True, True)
             store = Store(action.epoch, (line,), (0,) * NODES)
@@ -299,17 +352,13 @@ class Model:
         return type(action).__name__, _tidy(after)
 
     def _ask(
-        self,
-        state: State,
-        weather: Weather,
-        leaders: tuple[int, ...],
-        node: int,
-        action: AskJoin | ReportJoined,
+        self, scene: Scene, node: int, action: AskJoin | ReportJoined
     ) -> tuple[str, State]:
         """An ask, and what the leader does about it at once."""
+        state = scene.state
         there = self.names.index(action.leader)
         kind = "joined" if isinstance(action, ReportJoined) else "join"
-        made = self.decide(state, weather, leaders, there, asker=node, kind=kind).action
+        made = self.decide(scene, there, asker=node, kind=kind).action
         card = state.cards[node]
         if not isinstance(made, Answer):
             if made is None or isinstance(made, Remember):
@@ -321,7 +370,7 @@ class Model:
         if made.status != "granted":
             return made.status, state
         number = state.cards[there].swarm
-        join = self.decide(state, weather, leaders, node, granted=number).action
+        join = self.decide(scene, node, granted=number).action
         if not isinstance(join, Join):
             return "granted", state
         store = state.stores[number]
@@ -352,30 +401,23 @@ class Model:
     # --- what a node sees ---------------------------------------------------------------------------
 
     def decide(
-        self,
-        state: State,
-        weather: Weather,
-        leaders: tuple[int, ...],
-        node: int,
-        *,
-        asker: int = -1,
-        kind: str = "",
-        granted: int = -1,
+        self, scene: Scene, node: int, *, asker: int = -1, kind: str = "", granted: int = -1
     ) -> Decision:
-        views = tuple(self._view(state, weather, leaders, peer, node) for peer in range(NODES))
+        state, weather, _, views = scene
+        near = tuple([views[peer] if one else 0 for peer, one in enumerate(weather.near[node])])
         ask = (asker, kind, state.cards[asker]) if kind else None
-        key = (node, views, ask, granted)
+        key = (node, near, ask, granted)
         found = self._decided.get(key)
         if found is None:
-            found = self._decide(state, node, views, ask, granted)
+            found = self._decide(node, tuple(self._views[view] for view in near), ask, granted)
             self._decided[key] = found
         return found
 
     def _view(
-        self, state: State, weather: Weather, leaders: tuple[int, ...], peer: int, viewer: int
+        self, state: State, weather: Weather, leaders: tuple[int, ...], peer: int
     ) -> Any:
-        """What a node knows itself, as far as it is to be seen by another one."""
-        if not weather.joined(peer, viewer):
+        """What a node knows itself: its card; its swarm, False if it is no manager of one."""
+        if not weather.on[peer]:
             return None
         card = state.cards[peer]
         if card.swarm < 0:
@@ -386,7 +428,7 @@ class Model:
             return card, False
         leader = leaders[card.swarm]
         if leader < 0 or not weather.joined(peer, leader):
-            return card, None if not mine else True
+            return card, None
         managers = [
             line.owner
             for line in store.lines
@@ -401,9 +443,7 @@ class Model:
         )
         return card, (store, leader, ready)
 
-    def _decide(
-        self, state: State, node: int, views: tuple[Any, ...], ask: Any, granted: int
-    ) -> Decision:
+    def _decide(self, node: int, views: tuple[Any, ...], ask: Any, granted: int) -> Decision:
         config, permit = self._config(node, views[node][0])
         seen = self._observation(node, views[node])
         peers = {}
@@ -470,7 +510,13 @@ class Model:
             engine_since=0.0,
             swarm=swarm,
             peers={},
-            memory=Memory(epoch, founding, founded, swarm_epoch, {}),
+            memory=Memory(
+                epoch,
+                founding,
+                founded,
+                swarm_epoch,
+                {name: seen for name, seen in zip(self.names, card.seen, strict=True) if seen},
+            ),
             notes=Notes(token_is_out=False, strangers=3 if card.stranger else 0),
         )
 
@@ -552,16 +598,15 @@ class Model:
     def _round(self, state: State) -> State:
         """Everybody has a turn."""
         for node in range(NODES):
-            leaders = self.leaders(state, FINE)
-            _, state = self.step(state, FINE, leaders, node)
-            for _, after in self._raft(state, FINE, self.leaders(state, FINE)):
+            _, state = self.step(self.scene(state, FINE), node)
+            for _, after in self._raft(self.scene(state, FINE)):
                 state = after
                 break
         return state
 
     def _judged(self, state: State) -> str:
-        leaders = self.leaders(state, FINE)
-        reasons = [self.decide(state, FINE, leaders, node).reason for node in range(NODES)]
+        scene = self.scene(state, FINE)
+        reasons = [self.decide(scene, node).reason for node in range(NODES)]
         if self._together(state):
             return "together"
         if any(reason in ASKS_FOR_A_PERSON for reason in reasons):

@@ -193,7 +193,8 @@ class Shell:
         papers = docker.papers if docker.state != "pending" else None
         if self.state[0] != docker.state:
             self.state = (docker.state, now)
-        stale = self.stepped is not None and self.stepped > self.answers[1]
+        started = max(self.answers[1], self.notes.restarted or 0.0)
+        stale = self.stepped is not None and self.stepped > started
         key = (self.state, docker.error, stale, papers and (papers.node_id, papers.role))
         certified = (papers.root.digest, papers.begins) if papers else ("", 0.0)
         if self.last_engine is None or self.last_engine[0] != (key, certified):
