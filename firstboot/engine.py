@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import socket
 import subprocess
+import time
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from firstboot.model import (
@@ -51,15 +53,20 @@ class _Connection(http.client.HTTPConnection):
 
 
 class Docker:
-    """One engine. `socket_path`: where it listens; `restart`: the command that restarts it."""
+    """One engine. `socket_path`: where it listens; `restart`: the command that restarts it.
+
+    `call`: seconds for a call that dockerd answers out of its own memory.
+    """
 
     def __init__(
         self,
         socket_path: str = "/var/run/docker.sock",
         *,
         restart: Tuple[str, ...] = ("systemctl", "restart", "docker.service"),
+        call: float = CALL,
     ) -> None:
         self._path = socket_path
+        self._seconds = call
         self._restart = restart
         self._api = ""
 
@@ -187,6 +194,7 @@ class Docker:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 timeout=RESTART,
+                env=dict(os.environ, LC_ALL="C"),
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -209,20 +217,22 @@ class Docker:
             raise EngineError("dockerd: %s is no list" % path)
         return data
 
-    def _post(self, path: str, body: object, *, seconds: float = CALL) -> None:
+    def _post(self, path: str, body: object, *, seconds: float = 0.0) -> None:
         self._call("POST", path, body, seconds=seconds)
 
-    def _call(self, method: str, path: str, body: object, *, seconds: float = CALL) -> bytes:
+    def _call(self, method: str, path: str, body: object, *, seconds: float = 0.0) -> bytes:
         if not self._api:
             self._api = self._negotiated()
-        status, content = self._ask(method, self._api + path, body, seconds=seconds)
+        status, content = self._ask(
+            method, self._api + path, body, seconds=seconds or self._seconds
+        )
         if status >= 400:
             raise EngineError(_message(content) or "dockerd answers %d" % status)
         return content
 
     def _negotiated(self) -> str:
         """Version 1.40, or the oldest that an engine of later days still speaks."""
-        status, content = self._ask("GET", "/version", None, seconds=CALL)
+        status, content = self._ask("GET", "/version", None, seconds=self._seconds)
         data = _json(content) if status == 200 else None
         least = data.get("MinAPIVersion", "") if isinstance(data, dict) else ""
         parts = [int(part) for part in str(least).split(".") if part.isdigit()]
@@ -230,12 +240,13 @@ class Docker:
 
     def _ask(self, method: str, path: str, body: object, *, seconds: float) -> Tuple[int, bytes]:
         connection = _Connection(self._path, timeout=seconds)
+        deadline = time.monotonic() + seconds
         try:
             text = None if body is None else json.dumps(body)
             headers = {} if text is None else {"Content-Type": "application/json"}
             connection.request(method, path, text, headers)
             response = connection.getresponse()
-            content = _content(response)
+            content = _content(response, deadline=deadline)
         except (OSError, http.client.HTTPException) as error:
             raise EngineError(
                 "dockerd: %s" % (_clean(str(error)) or type(error).__name__)
@@ -247,15 +258,18 @@ class Docker:
         return response.status, content
 
 
-def _content(response: http.client.HTTPResponse) -> bytes:
-    """Read an answer, at most a piece more than MAX_BYTES of it.
+def _content(response: http.client.HTTPResponse, *, deadline: float) -> bytes:
+    """Read an answer, at most a piece more than MAX_BYTES of it; OSError if it takes too long.
 
     In pieces: http.client makes a buffer of the size that it is asked for, however short the
     answer is, and the memory of one of MAX_BYTES stayed with the process for good.
     """
     content = b""
     while len(content) <= MAX_BYTES:
-        piece = response.read(PIECE)
+        if time.monotonic() > deadline:
+            # The timeout of a socket is of each piece.
+            raise OSError("timed out")
+        piece = response.read1(PIECE)
         if not piece:
             break
         content += piece

@@ -89,7 +89,7 @@ class Lab:
             missing = look()
             if not missing:
                 return time.monotonic()
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or self.switch.is_closed:
                 raise NotFormedError(self.last_words(f"not in {seconds:.0f} s: {missing}"))
             time.sleep(every)
 

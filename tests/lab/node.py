@@ -139,7 +139,9 @@ class Node:
         """Everything on the node is dead at once, wherever it was."""
         if self._process is None:
             return
-        os.kill(self.pid, signal.SIGKILL)
+        # While nsenter waits for it, the number is its own.
+        if self._process.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
         self._process.wait(60)
         self._process = None
         self.pid = 0

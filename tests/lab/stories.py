@@ -97,7 +97,7 @@ def _endures(lab: Lab, told: Told, when: str, *, offset: float) -> None:
     worker.power_on(offset=offset)
     lab.wait_settled(seconds=PATIENCE)
     told.say(f"{when}: settled after a power cut of {worker.name}")
-    seed.run("systemctl", "restart", "docker")
+    seed.run("systemctl", "restart", "docker", seconds=PATIENCE)
     lab.wait_settled(seconds=PATIENCE)
     told.say(f"{when}: settled after a restart of dockerd on {seed.name}")
 

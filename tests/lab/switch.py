@@ -46,8 +46,12 @@ class Switch:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def is_closed(self) -> bool:
+        return self._holder.poll() is not None
+
     def close(self) -> None:
-        """Turn everything off that is in here."""
+        """Turn everything off that is in here; any thread may do so, and more than once."""
         if self._holder.stdin:
             self._holder.stdin.close()
         try:

@@ -12,7 +12,7 @@ from firstboot.nodeconfig import NodeConfig
 from flasher import pki, seed
 from flasher.model import ClusterSpec, Identity, Secret, Ticket
 from flasher.permits import Flash, check_delivery, next_ticket
-from tests.sim.fakeswarm import Engine
+from tests.sim.raft import Engine
 from tests.support import identity
 
 CLUSTER = "home"

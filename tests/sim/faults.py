@@ -81,8 +81,8 @@ def plain(managers: int, workers: int, *, seed: int = 0, **more: Any) -> Plan:
         Plan(
             seed,
             spec,
-            boots={name: 0.5 for name in names},
-            ntp={name: 1.0 for name in names},
+            boots=dict.fromkeys(names, 0.5),
+            ntp=dict.fromkeys(names, 1.0),
         ),
         **more,
     )
@@ -121,9 +121,9 @@ def _clocks(
     """When time servers answer whom, and what the clocks show until then."""
     manner = dice.choice(("good", "good", "late", "none", "years"))
     if manner == "good":
-        return {name: 1.0 for name in names}, {}
+        return dict.fromkeys(names, 1.0), {}
     if manner == "none":
-        return {name: None for name in names}, {name: -6 * YEAR for name in names}
+        return dict.fromkeys(names), dict.fromkeys(names, -6 * YEAR)
     choices: tuple[float | None, ...] = (1.0, 20.0, 95.0, 200.0, None)
     times: dict[str, float | None] = {name: dice.choice(choices) for name in names}
     years = {name: dice.choice((-56 * YEAR, -7 * YEAR, -90 * DAY, -2000.0, 0.0)) for name in names}
@@ -218,6 +218,8 @@ class Faults:
             "old": self._old,
             "copy": self._copy,
             "wrong": self._wrong,
+            "apart": self._apart,
+            "rebuild": self._rebuild,
             "again": self._again,
             "forget": self._forget,
         }
@@ -270,6 +272,19 @@ class Faults:
 
     def _wrong(self, t: float, fault: Fault) -> None:
         self._divide(t, fault)
+        self.reflash(t, fault.node, rebuild=True)
+
+    def _apart(self, t: float, fault: Fault) -> None:
+        """A node is plugged into another network."""
+        self.world.boxes[fault.node].side = 1
+        self.world.fabric.dirty = True
+        self.world.at(t + fault.seconds, self._back, fault.node)
+
+    def _back(self, _t: float, node: str) -> None:
+        self.world.boxes[node].side = 0
+        self.world.fabric.dirty = True
+
+    def _rebuild(self, t: float, fault: Fault) -> None:
         self.reflash(t, fault.node, rebuild=True)
 
     def _again(self, t: float, fault: Fault) -> None:

@@ -15,6 +15,7 @@ from firstboot.model import (
     ROLE_LABEL,
     Action,
     Answer,
+    AskJoin,
     Bind,
     Demote,
     Hello,
@@ -24,11 +25,12 @@ from firstboot.model import (
     Promote,
     Remember,
     Remove,
+    ReportJoined,
     StepClock,
     Supersede,
 )
 from firstboot.reasons import REASONS
-from tests.sim.fakeswarm import Node, Store
+from tests.sim.raft import Node, Store
 
 if TYPE_CHECKING:
     from tests.sim.cards import Card
@@ -58,7 +60,9 @@ class Judge:
         if isinstance(action, Remember):
             self._remembers(shell.card, action)
         elif isinstance(action, Join):
-            self._joins(shell.card, action)
+            self._joins(shell, action)
+        elif isinstance(action, (AskJoin, ReportJoined)):
+            self._asks(shell, action, seen)
         elif isinstance(action, Answer):
             self._answers(shell, action, seen)
         elif isinstance(action, StepClock):
@@ -150,9 +154,14 @@ class Judge:
         if action.generation < int(text):
             raise Violation("I3", "%s: generation %s -> %s" % (action.name, text, action))
 
-    def _joins(self, card: Card, action: Join) -> None:
-        if action.grant.epoch < card.memory.epoch:
-            raise Violation("I3", "%r joins epoch %d" % (card, action.grant.epoch))
+    def _joins(self, shell: Shell, action: Join) -> None:
+        if action.grant.epoch < max(shell.card.memory.epoch, shell.heard_epoch):
+            raise Violation("I3", "%r joins epoch %d" % (shell.card, action.grant.epoch))
+
+    def _asks(self, shell: Shell, action: AskJoin | ReportJoined, seen: Observation) -> None:
+        hello = seen.peers[action.leader].hello
+        if hello and hello.generation < shell.newest.get(action.leader, 0):
+            raise Violation("I3", "%r asks a card that was replaced" % shell.card)
 
     def _answers(self, shell: Shell, action: Answer, seen: Observation) -> None:
         if action.status not in ("granted", "bound"):
@@ -209,9 +218,14 @@ class Judge:
         if shell.box.ntp:
             raise Violation("I9", "%r steps a clock that has its time from NTP" % shell.card)
 
-    def hears(self, hello: Hello, card: Card) -> None:
+    def hears(self, hello: Hello, card: Card, hearer: Shell) -> None:
         """A hello was believed."""
         config = card.config
+        if hello.role == "manager":
+            newest = hearer.newest.get(hello.name, 0)
+            hearer.newest[hello.name] = max(newest, hello.generation)
+        if hello.quorum and hello.generation == hearer.newest.get(hello.name):
+            hearer.heard_epoch = max(hearer.heard_epoch, hello.swarm_epoch)
         said = (hello.name, hello.role, hello.generation)
         if said != (config.name, config.role, config.generation):
             raise Violation("I11", "%r is believed to be %s" % (card, said))

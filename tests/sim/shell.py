@@ -15,42 +15,26 @@ from firstboot.model import (
     Answer,
     Ask,
     AskJoin,
-    Bind,
     Clock,
     Contact,
     Decision,
-    Demote,
     Engine,
     Entry,
-    FallToFloor,
     Grant,
     Hello,
-    Init,
-    Join,
-    Leave,
     Notes,
     Observation,
-    Promote,
-    RaiseAddress,
-    Remember,
-    Remove,
     ReportJoined,
-    RestartDocker,
-    RotateCa,
-    RotateToken,
-    StepClock,
-    Supersede,
     Swarm,
 )
-from firstboot.peers import HELLO_PATIENCE, JOIN_PATIENCE
-from firstboot.permit import PermitError
-from firstboot.rhythm import FORMING, LEADING, Calls
-from firstboot.wire import Reply, WireError
-from tests.sim.cards import Card, charter_of
+from firstboot.peers import JOIN_PATIENCE
+from firstboot.rhythm import FORMING, LEADING
+from firstboot.wire import Reply
+from tests.sim.cards import Card
 from tests.sim.fakeswarm import DockerError
+from tests.sim.hellos import Hellos, Line
 
 if TYPE_CHECKING:
-    from firstboot.nodeconfig import Peer
     from tests.sim.world import Box, World
 
 LOOK = 10.0
@@ -62,21 +46,7 @@ TICK = 900.0
 BUSY = Reply("later", "this node is busy")
 
 
-class Line:
-    """What goes on with one peer; as in peers.py."""
-
-    __slots__ = ("calls", "due", "in_call", "peer", "telling", "told")
-
-    def __init__(self, peer: Peer) -> None:
-        self.peer = peer
-        self.calls = Calls()
-        self.told: Hello | None = None
-        self.telling = False
-        self.in_call = False
-        self.due = -1.0
-
-
-class Shell:
+class Shell(Hellos):
     """A running node. Its clock `now` is monotonic and starts at each boot."""
 
     def __init__(self, world: World, box: Box, card: Card, t: float) -> None:
@@ -101,12 +71,11 @@ class Shell:
         self.snapshot: tuple[Hello, dict[str, str], float] | None = None
         self.asks: dict[int, tuple[Ask, Callable[[Reply], None]]] = {}
         self.rpc = 0
+        self.newest: dict[str, int] = {}  # of the managers that were heard, for the judge
+        self.heard_epoch = 0
         self.sleep(t, 0.0)
         for line in self.lines.values():
             self.plan(line, t)
-
-    def now(self, t: float) -> float:
-        return t - self.zero
 
     # --- the loop -------------------------------------------------------------------------------
 
@@ -153,9 +122,6 @@ class Shell:
         self.sleep(t, AFTER_FAILURE if outcome.failure else 0.0)
 
     # --- observe --------------------------------------------------------------------------------
-
-    def wall(self, t: float) -> float:
-        return self.world.origin + t + self.box.skew
 
     def floor(self, certified: float) -> float:
         return max(float(self.config.flashed_at), self.card.tick, certified)
@@ -250,98 +216,6 @@ class Shell:
                 line.calls = replace(line.calls, news=True)
             if news or changed:
                 self.plan(line, t)
-
-    # --- the calls to peers -----------------------------------------------------------------------
-
-    def plan(self, line: Line, t: float) -> None:
-        """Have the next call begin when it is due."""
-        if line.in_call:
-            return
-        due = self.core.due(self.config.name, line.peer, mood=self.mood, calls=line.calls)
-        if due is None:
-            line.due = -1.0
-            return
-        line.due = max(t, due + self.zero)
-        self.world.at(line.due, self._call, line, line.due)
-
-    def _call(self, t: float, line: Line, meant: float) -> None:
-        if self.dead or line.in_call or line.due != meant:
-            return
-        line.telling = line.calls.news
-        calls = line.calls
-        line.calls = Calls(begun=t - self.zero, number=calls.number + 1, failures=calls.failures)
-        line.in_call = True
-        world = self.world
-        host = world.find(self, line.peer.name)
-        if host is None or world.loses():
-            world.at(t + HELLO_PATIENCE, self._failed, line)
-        elif host.shell is None:
-            world.at(t + world.delay(), self._failed, line)
-        else:
-            world.at(t + 2 * world.delay(), self._answered, line, host.shell)
-
-    def _answered(self, t: float, line: Line, peer: Shell) -> None:
-        if self.dead:
-            return
-        said = peer.say(self.config.name, t) if not peer.dead else None
-        if not peer.dead:
-            peer.heard(self.config.name, line.telling and self.config.role == "manager", t)
-        try:
-            if said is None:
-                raise WireError("no answer")
-            self._judge(said, peer.card)
-        except (WireError, PermitError):
-            self._failed(t, line)
-            return
-        self.world.judge.hears(said, peer.card)
-        line.in_call = False
-        before = self.contacts.get(line.peer.name)
-        self.contacts[line.peer.name] = Contact(said, self.now(t))
-        if line.calls.failures:
-            line.calls = replace(line.calls, failures=0)
-        silent = before is None or before.silent_since is not None
-        if silent or self.core.news(before.hello if before else None, said):
-            self.wake(t)
-        self.plan(line, t)
-
-    def _judge(self, hello: Hello, card: Card) -> None:
-        self.core.vouch(hello, card.claim)
-        if hello.quorum and hello.swarm_epoch and hello.swarm_epoch > charter_of(hello.charter):
-            raise WireError("hello: the operator did not allow epoch %d" % hello.swarm_epoch)
-
-    def _failed(self, t: float, line: Line) -> None:
-        if self.dead:
-            return
-        line.in_call = False
-        news = line.calls.news or line.telling
-        line.calls = replace(line.calls, failures=line.calls.failures + 1, news=news)
-        line.telling = False
-        before = self.contacts.get(line.peer.name) or Contact(None, 0.0)
-        if before.silent_since is None:
-            self.contacts[line.peer.name] = replace(before, silent_since=self.now(t))
-            self.wake(t)
-        self.plan(line, t)
-
-    def say(self, caller: str, t: float) -> Hello | None:
-        """Answer a hello from what was published last."""
-        if self.snapshot is None or t - self.snapshot[2] > LIMITS.snapshot:
-            return None
-        hello, you, _ = self.snapshot
-        # What dataclasses.replace does, in a fifth of the time.
-        said = Hello.__new__(Hello)
-        said.__dict__.update(hello.__dict__)
-        said.__dict__.update(time=self.wall(t), you=you.get(caller, ""))
-        return self.world.faults.lie(self, said)
-
-    def heard(self, name: str, news: bool, t: float) -> None:
-        line = self.lines.get(name)
-        if line is None:
-            return
-        contact = self.contacts.get(name)
-        silent = contact is None or contact.silent_since is not None
-        if (news or silent) and not line.calls.poked:
-            line.calls = replace(line.calls, poked=True)
-            self.plan(line, t)
 
     # --- asks ---------------------------------------------------------------------------------------
 
@@ -438,104 +312,3 @@ class Shell:
         if found:
             found[1](reply)
         return open_.get(action.number)
-
-
-# --- what an action does to the machine; each gives the seconds that it takes -----------------------
-
-
-def _raise_address(shell: Shell, _action: Action, _t: float) -> float:
-    shell.box.address_up = True
-    shell.world.fabric.dirty = True
-    return COMMAND
-
-
-def _step_clock(shell: Shell, action: StepClock, t: float) -> float:
-    if action.time > shell.wall(t):
-        shell.box.set_clock(action.time, t)
-    shell.from_peer = True
-    return TURN
-
-
-def _fall_to_floor(shell: Shell, _action: Action, t: float) -> float:
-    shell.box.set_clock(shell.floor(0.0), t)
-    return TURN
-
-
-def _remember(shell: Shell, action: Remember, _t: float) -> float:
-    shell.card.memory = action.memory
-    return TURN
-
-
-def _init(shell: Shell, action: Init, t: float) -> float:
-    return shell.world.found(shell, action, t)
-
-
-def _join(shell: Shell, action: Join, t: float) -> float:
-    world = shell.world
-    target = world.engine_at(shell, action.grant.address)
-    return world.fabric.join(shell.card.engine, t, target=target, token=action.grant.token)
-
-
-def _leave(shell: Shell, _action: Leave, t: float) -> float:
-    shell.world.fabric.leave(shell.card.engine, t)
-    return 0.3
-
-
-def _restart(shell: Shell, _action: RestartDocker, t: float) -> float:
-    return shell.box.restart_docker(t)
-
-
-def _rotate_ca(shell: Shell, _action: RotateCa, t: float) -> float:
-    shell.world.fabric.rotate_ca(shell.card.engine, t)
-    return COMMAND
-
-
-def _rotate_token(shell: Shell, _action: RotateToken, t: float) -> float:
-    shell.world.fabric.rotate_token(shell.card.engine, t)
-    return COMMAND
-
-
-def _bind(shell: Shell, action: Bind, t: float) -> float:
-    shell.world.fabric.bind(shell.card.engine, t, action)
-    return COMMAND
-
-
-def _supersede(shell: Shell, action: Supersede, t: float) -> float:
-    shell.world.fabric.supersede(
-        shell.card.engine, t, name=action.name, generation=action.generation
-    )
-    return COMMAND
-
-
-def _promote(shell: Shell, action: Promote, t: float) -> float:
-    shell.world.fabric.promote(shell.card.engine, t, action.node_id)
-    return COMMAND
-
-
-def _demote(shell: Shell, action: Demote, t: float) -> float:
-    shell.world.fabric.demote(shell.card.engine, t, action.node_id)
-    return COMMAND
-
-
-def _remove(shell: Shell, action: Remove, t: float) -> float:
-    shell.world.fabric.remove(shell.card.engine, t, action.node_id)
-    return COMMAND
-
-
-APPLY: dict[type, Callable[..., float]] = {
-    RaiseAddress: _raise_address,
-    StepClock: _step_clock,
-    FallToFloor: _fall_to_floor,
-    Remember: _remember,
-    Init: _init,
-    Join: _join,
-    Leave: _leave,
-    RestartDocker: _restart,
-    RotateCa: _rotate_ca,
-    RotateToken: _rotate_token,
-    Bind: _bind,
-    Supersede: _supersede,
-    Promote: _promote,
-    Demote: _demote,
-    Remove: _remove,
-}

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 from firstboot.model import Action, Decision, Init, Join, Leave, Remember
+from tests.sim import effects
 from tests.sim import shell as shells
 from tests.sim.cards import Card, Operator
 from tests.sim.core import REAL, Core
-from tests.sim.fakeswarm import INIT, Engine, Fabric
+from tests.sim.fakeswarm import INIT, Fabric
 from tests.sim.faults import Faults, Plan
 from tests.sim.invariants import Judge
+from tests.sim.raft import Engine
 from tests.sim.shell import Shell
 
 Trace = Callable[[float, Shell, Decision], None]
@@ -134,7 +136,7 @@ class World:
         self.t = 0.0
         self.origin = plan.origin
         self.turns = 0
-        self.apply = shells.APPLY
+        self.apply = effects.APPLY
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._number = 0
         self.fabric = Fabric(self._linked, origin=plan.origin)

@@ -20,7 +20,7 @@ from typing import IO
 ETC = Path("/etc/systemd/system")
 EVENTS = Path("/lab/log/events")
 NOTIFY = "/run/lab-notify"
-STOP_PATIENCE = 10.0
+STOP_PATIENCE = 30.0
 
 
 def tell(event: str) -> None:
