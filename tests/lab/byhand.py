@@ -47,7 +47,7 @@ def form(lab: Lab) -> Times:
         node.run(*swarm, "join", *how, f"{first.address}:2377")
     _label(seed, lab.cluster.members)
     joined = time.monotonic()
-    ready = lab.wait_formed(seconds=60)
+    ready = lab.wait_formed(seconds=180)
     return Times(founded - begun, rotated - founded, joined - rotated, ready - answered)
 
 

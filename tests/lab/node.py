@@ -169,7 +169,7 @@ class Node:
         into = ("nsenter", f"--target={self.pid}", "--all", "--")
         return [*FENCE, *into, "env", "-i", f"PATH={_PATH}", "HOME=/root", "LC_ALL=C.UTF-8", *argv]
 
-    def run(self, *argv: str, seconds: float = 60.0, check: bool = True) -> str:
+    def run(self, *argv: str, seconds: float = 180.0, check: bool = True) -> str:
         """Run a program on the node; give what it printed. RuntimeError if it fails."""
         done = subprocess.run(
             self.command(*argv), capture_output=True, text=True, timeout=seconds, check=False

@@ -19,7 +19,7 @@ MOST_MB, MOST_SHARE = 25.0, 0.005
 def test_idle_service_is_small_and_sleeps(make_lab: MakeLab, five: Cluster) -> None:
     lab = make_lab(five)
     lab.power_on()
-    lab.wait_settled(seconds=120)
+    lab.wait_settled(seconds=240)
     time.sleep(QUIET)
     services = {node.name: node.service() for node in lab.all}
     assert all(services.values()), services

@@ -69,9 +69,9 @@ def sight(
         _watching(lab) as watch,
     ):
         orders.power_on(lab, orders.at_once([one.name for one in five.members]))
-        lab.wait_settled(seconds=120)
+        lab.wait_settled(seconds=240)
         # The user-data is scrubbed in its own time.
-        _wait_scrubbed(lab, seconds=60)
+        _wait_scrubbed(lab, seconds=120)
         _say(lab.all[4], CANARY, to=lab.all[0])
         watch.stop()
         yield Sight(lab, wire.stop(), watch.tokens, sorted(watch.argv))

@@ -33,7 +33,7 @@ class Card:
         self.engine.owner = self
 
     def __repr__(self) -> str:
-        return "%s/%d" % (self.name, self.config.generation)
+        return f"{self.name}/{self.config.generation}"
 
 
 class Operator:
@@ -58,8 +58,8 @@ def spec(
 ) -> ClusterSpec:
     """Give a cluster of m1.. and w1..; m1 is the seed."""
     made = identity.spec(
-        managers=tuple("m%d" % number for number in range(1, managers + 1)),
-        workers=tuple("w%d" % number for number in range(1, workers + 1)),
+        managers=tuple(f"m{number}" for number in range(1, managers + 1)),
+        workers=tuple(f"w{number}" for number in range(1, workers + 1)),
         seed="m1",
     )
     nodes = tuple(replace(node, labels=(labels or {}).get(node.name, {})) for node in made.nodes)

@@ -137,7 +137,7 @@ class Eyes:
             claim = self._claim(asker, card)
             seen = replace(seen, asks=(Ask(1, kind, claim, NOW, node_id(card.swarm, card.id)),))
         if granted >= 0:
-            grant = Grant(Token("t"), "", "swarm-%d" % granted, 0, NOW)
+            grant = Grant(Token("t"), "", f"swarm-{granted}", 0, NOW)
             seen = replace(seen, notes=replace(seen.notes, grant=grant))
         decision: Decision = self.core.decide(config, permit, seen, NOW)
         return decision
@@ -174,7 +174,7 @@ class Eyes:
             since=0.0,
             node_id=node_id(card.swarm, card.id) if inside else "",
             manager=inside and known is not False,
-            ca="ca-%d" % card.swarm if inside else "",
+            ca=f"ca-{card.swarm}" if inside else "",
         )
         swarm = None
         if isinstance(known, tuple):
@@ -201,7 +201,7 @@ class Eyes:
         labels = {EPOCH_LABEL: str(store.epoch), CHARTER_LABEL: ""}
         for node, generation in enumerate(store.void):
             if generation:
-                labels["%s.%s" % (GENERATION_LABEL, self.names[node])] = str(generation)
+                labels[f"{GENERATION_LABEL}.{self.names[node]}"] = str(generation)
         entries = []
         for line, up in zip(store.lines, ready, strict=True):
             spec = self.spec.nodes[line.owner]
@@ -223,4 +223,4 @@ class Eyes:
                     down_for=0.0 if up else NOW,
                 )
             )
-        return Swarm("swarm-%d" % card.swarm, labels, 1, False, 0.0, tuple(entries))
+        return Swarm(f"swarm-{card.swarm}", labels, 1, False, 0.0, tuple(entries))

@@ -47,7 +47,7 @@ class DockerError(Exception):
 class Fabric(Raft):
     """Every engine, and what it can be told to do."""
 
-    # --- power ----------------------------------------------------------------------------------
+    # --- power ------------------------------------------------------------------------------------
 
     def start(self, engine: Engine, t: float) -> None:
         """Start dockerd. With a torn state file it would end at once (S9): repair comes before."""
@@ -69,7 +69,7 @@ class Fabric(Raft):
         engine.running, engine.joining = False, 0
         self.dirty = True
 
-    # --- looking --------------------------------------------------------------------------------
+    # --- looking ----------------------------------------------------------------------------------
 
     def view(self, engine: Engine, t: float) -> Swarm | None:
         """Give what a manager with a quorum lists; None for any other engine."""
@@ -94,9 +94,9 @@ class Fabric(Raft):
             raise DockerError("This node is already part of a swarm")
         self.advance(t)
         number, wall = next(self._numbers), self.wall(engine, t)
-        root = Root("ca-%d" % number, wall - ROOT_BACK, wall + ROOT_LIVES)
+        root = Root(f"ca-{number}", wall - ROOT_BACK, wall + ROOT_LIVES)
         labels = {EPOCH_LABEL: str(epoch), CHARTER_LABEL: charter}
-        store = Store("swarm-%d" % number, root, labels)
+        store = Store(f"swarm-{number}", root, labels)
         self.stores[store.id] = store
         node = self._admit(store, engine)
         node.role, node.member, node.known = "manager", True, True
@@ -143,7 +143,7 @@ class Fabric(Raft):
         engine.stuck = False
         self.dirty = True
 
-    # --- commands of a manager ----------------------------------------------------------------------
+    # --- commands of a manager --------------------------------------------------------------------
 
     def rotate_ca(self, engine: Engine, t: float) -> None:
         """S5, S16: a new root by the leader's clock; it is done once every listed node has it."""
@@ -153,7 +153,7 @@ class Fabric(Raft):
         if store.root.begins > wall:
             # Seen with 20.10: a root from the future cannot even be replaced.
             raise DockerError("x509: certificate has expired or is not yet valid")
-        digest = "ca-%d" % next(self._numbers)
+        digest = f"ca-{next(self._numbers)}"
         store.rotations += 1
         store.next_root = Root(digest, wall - ROOT_BACK, wall + ROOT_LIVES)
         store.rotated, store.spread_at = set(), t + ROTATE
@@ -167,7 +167,7 @@ class Fabric(Raft):
 
     def supersede(self, engine: Engine, t: float, *, name: str, generation: int) -> None:
         store = self._command(engine, t)
-        store.labels["%s.%s" % (GENERATION_LABEL, name)] = str(generation)
+        store.labels[f"{GENERATION_LABEL}.{name}"] = str(generation)
         self._changed(store)
 
     def bind(self, engine: Engine, t: float, step: Bind) -> None:
@@ -199,9 +199,9 @@ class Fabric(Raft):
         """S6: refused for managers and for nodes that are not down."""
         store, node = self._node(engine, t, node_id)
         if node.role == "manager" or node.member:
-            raise DockerError("node %s is a cluster manager" % node_id)
+            raise DockerError(f"node {node_id} is a cluster manager")
         if self._ready(node, t):
-            raise DockerError("node %s is not down and can't be removed" % node_id)
+            raise DockerError(f"node {node_id} is not down and can't be removed")
         del store.nodes[node_id]
         self._changed(store)
         self.dirty = True
@@ -209,12 +209,12 @@ class Fabric(Raft):
     # --- inside -----------------------------------------------------------------------------------
 
     def _text(self, store: Store) -> str:
-        return "SWMTKN-1-%s-%d" % (store.root.digest, store.token)
+        return f"SWMTKN-1-{store.root.digest}-{store.token}"
 
     def _admit(self, store: Store, engine: Engine) -> Node:
         number = next(self._numbers)
         grace = DOWN[0] + number % 5
-        node = Node("n%d" % number, "", "", engine, grace=grace)
+        node = Node(f"n{number}", "", "", engine, grace=grace)
         node.name, node.address = engine.name, engine.address
         store.nodes[node.id] = node
         return node
@@ -231,7 +231,7 @@ class Fabric(Raft):
     def _node(self, engine: Engine, t: float, node_id: str) -> tuple[Store, Node]:
         store = self._command(engine, t)
         if node_id not in store.nodes:
-            raise DockerError("node %s not found" % node_id)
+            raise DockerError(f"node {node_id} not found")
         return store, store.nodes[node_id]
 
     def _hang(self, engine: Engine, t: float, number: int) -> float:

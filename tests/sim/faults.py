@@ -184,7 +184,7 @@ class Faults:
             world.at(fault.at, self._happens, fault)
         world.at(plan.heal, self._heal)
 
-    # --- the power ----------------------------------------------------------------------------------
+    # --- the power --------------------------------------------------------------------------------
 
     def strike(self, shell: Shell, action: Action) -> tuple[str, float] | None:
         """Say whether the power goes at this action: at which stage, and for how long."""
@@ -206,7 +206,7 @@ class Faults:
         if box.name != SPARE or not self.healed:
             box.power_on(t)
 
-    # --- what happens -------------------------------------------------------------------------------
+    # --- what happens -----------------------------------------------------------------------------
 
     def _happens(self, t: float, fault: Fault) -> None:
         kinds: dict[str, Callable[[float, Fault], None]] = {
@@ -332,7 +332,7 @@ class Faults:
             if box.name != SPARE:
                 box.power_on(t)
 
-    # --- a node that was taken over -----------------------------------------------------------------
+    # --- a node that was taken over ---------------------------------------------------------------
 
     def lie(self, shell: Shell, hello: Hello) -> Hello:
         """What a worker in foreign hands says of itself, with its own good certificate."""

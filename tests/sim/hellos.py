@@ -113,7 +113,7 @@ class Hellos:
     def _judge(self, hello: Hello, card: Card) -> None:
         self.core.vouch(hello, card.claim)
         if hello.quorum and hello.swarm_epoch and hello.swarm_epoch > charter_of(hello.charter):
-            raise WireError("hello: the operator did not allow epoch %d" % hello.swarm_epoch)
+            raise WireError(f"hello: the operator did not allow epoch {hello.swarm_epoch}")
 
     def _failed(self, t: float, line: Line) -> None:
         if self.dead:

@@ -44,7 +44,7 @@ class Violation(AssertionError):
     """An invariant does not hold. `name`: which."""
 
     def __init__(self, name: str, text: str) -> None:
-        super().__init__("%s: %s" % (name, text))
+        super().__init__(f"{name}: {text}")
         self.name = name
 
 
@@ -94,7 +94,7 @@ class Judge:
         else:
             self._takes_away(node, action, seen, shell.now(t))
 
-    # --- I1, I2: swarms -------------------------------------------------------------------------
+    # --- I1, I2: swarms ---------------------------------------------------------------------------
 
     def leader(self, store: Store) -> None:
         for other in self.world.fabric.quorate():
@@ -105,12 +105,11 @@ class Judge:
                 and not self._old_card(other)
                 and not self._old_card(store)
             ):
-                raise Violation("I1", "%s and %s of epoch %d" % (store.id, other.id, store.epoch))
+                raise Violation("I1", f"{store.id} and {other.id} of epoch {store.epoch}")
             if self.world.plan.honest:
                 raise Violation(
                     "I1",
-                    "%s of epoch %d beside %s of epoch %d"
-                    % (store.id, store.epoch, other.id, other.epoch),
+                    f"{store.id} of epoch {store.epoch} beside {other.id} of epoch {other.epoch}",
                 )
 
     def _old_card(self, store: Store) -> bool:
@@ -127,41 +126,41 @@ class Judge:
             node=card.name,
         )
         if (granted.epoch, granted.generation) != (action.epoch, card.config.generation):
-            raise Violation("I2", "%r founds epoch %d by another permit" % (card, action.epoch))
+            raise Violation("I2", f"{card!r} founds epoch {action.epoch} by another permit")
         if card.memory.founding != action.epoch:
-            raise Violation("I2", "%r did not note the founding of %d" % (card, action.epoch))
+            raise Violation("I2", f"{card!r} did not note the founding of {action.epoch}")
         if card.memory.founded >= action.epoch:
-            raise Violation("I2", "%r has used up its permit" % card)
+            raise Violation("I2", f"{card!r} has used up its permit")
         before = self.foundings.setdefault(action.epoch, [])
         for name, generation, earlier in before:
             same = (name, generation) == (card.name, card.config.generation)
             if same and earlier.lets_in:
-                raise Violation("I2", "%r founds epoch %d again" % (card, action.epoch))
+                raise Violation("I2", f"{card!r} founds epoch {action.epoch} again")
             if not same and granted.kind != "rejoin" and self.world.plan.honest:
-                raise Violation("I2", "%r founds epoch %d a second time" % (card, action.epoch))
+                raise Violation("I2", f"{card!r} founds epoch {action.epoch} a second time")
         before.append((card.name, card.config.generation, store))
 
-    # --- I3: what never falls -------------------------------------------------------------------
+    # --- I3: what never falls ---------------------------------------------------------------------
 
     def _remembers(self, card: Card, action: Remember) -> None:
         old, new = card.memory, action.memory
         falls = new.epoch < old.epoch or new.founded < old.founded or new.founding < old.founding
         if falls or any(new.seen.get(name, 0) < seen for name, seen in old.seen.items()):
-            raise Violation("I3", "%r: %s -> %s" % (card, old, new))
+            raise Violation("I3", f"{card!r}: {old} -> {new}")
 
     def _supersedes(self, store: Store, action: Supersede) -> None:
-        text = store.labels.get("%s.%s" % (GENERATION_LABEL, action.name), "0")
+        text = store.labels.get(f"{GENERATION_LABEL}.{action.name}", "0")
         if action.generation < int(text):
-            raise Violation("I3", "%s: generation %s -> %s" % (action.name, text, action))
+            raise Violation("I3", f"{action.name}: generation {text} -> {action}")
 
     def _joins(self, shell: Shell, action: Join) -> None:
         if action.grant.epoch < max(shell.card.memory.epoch, shell.heard_epoch):
-            raise Violation("I3", "%r joins epoch %d" % (shell.card, action.grant.epoch))
+            raise Violation("I3", f"{shell.card!r} joins epoch {action.grant.epoch}")
 
     def _asks(self, shell: Shell, action: AskJoin | ReportJoined, seen: Observation) -> None:
         hello = seen.peers[action.leader].hello
         if hello and hello.generation < shell.newest.get(action.leader, 0):
-            raise Violation("I3", "%r asks a card that was replaced" % shell.card)
+            raise Violation("I3", f"{shell.card!r} asks a card that was replaced")
 
     def _answers(self, shell: Shell, action: Answer, seen: Observation) -> None:
         if action.status not in ("granted", "bound"):
@@ -169,10 +168,10 @@ class Judge:
         claims = [ask.claim for ask in seen.asks if ask.number == action.number]
         key = (seen.swarm.id if seen.swarm else "", claims[0].name)
         if claims[0].generation < self.best.get(key, 0):
-            raise Violation("I3", "%s is superseded and is let in" % (claims[0],))
+            raise Violation("I3", f"{claims[0]} is superseded and is let in")
         self.best[key] = claims[0].generation
 
-    # --- I4 to I7, I11: who gets what ------------------------------------------------------------
+    # --- I4 to I7, I11: who gets what -------------------------------------------------------------
 
     def _binds(self, store: Store, node: Node, action: Bind) -> None:
         owner = node.engine.owner if node.engine else None
@@ -181,42 +180,42 @@ class Judge:
             action.generation,
             action.role,
         ):
-            raise Violation("I11", "%s is bound to %s of %r" % (action.name, node.id, owner))
+            raise Violation("I11", f"{action.name} is bound to {node.id} of {owner!r}")
         for other in store.nodes.values():
             if other is node or other.labels.get(NAME_LABEL) != action.name or not other.via:
                 continue
-            raise Violation("I5", "%s: %s and %s" % (action.name, node.id, other.id))
+            raise Violation("I5", f"{action.name}: {node.id} and {other.id}")
 
     def _promotes(self, store: Store, node: Node, t: float) -> None:
         owner = node.engine.owner if node.engine else None
         if owner is None or owner.config.role != "manager":
-            raise Violation("I4", "%r is promoted" % owner)
+            raise Violation("I4", f"{owner!r} is promoted")
         if node.labels.get(ROLE_LABEL) != "manager":
-            raise Violation("I4", "%s is promoted, and nobody vouched for it" % node.id)
+            raise Violation("I4", f"{node.id} is promoted, and nobody vouched for it")
         for member in store.members():
             if not member.via and t - member.lost > member.grace + LAG:
-                raise Violation("I7", "%s is promoted beside %s, which is dead" % (node, member))
+                raise Violation("I7", f"{node} is promoted beside {member}, which is dead")
 
     def _takes_away(
         self, node: Node, action: Demote | Remove, seen: Observation, now: float
     ) -> None:
         if node.via:
-            raise Violation("I6", "%s of %s, which is up" % (action, node.name))
+            raise Violation("I6", f"{action} of {node.name}, which is up")
         for contact in seen.peers.values():
             hello = contact.hello
             if hello and hello.node_id == node.id and now - contact.heard < 15.0:
                 if contact.silent_since is None and hello.role == "manager":
-                    raise Violation("I6", "%s of %s, which answers" % (action, node.name))
+                    raise Violation("I6", f"{action} of {node.name}, which answers")
 
-    # --- I9: the clock --------------------------------------------------------------------------
+    # --- I9: the clock ----------------------------------------------------------------------------
 
     def docker_starts(self, box: Box, floor: float, t: float) -> None:
         if self.world.origin + t + box.skew < floor - 0.001:
-            raise Violation("I9", "dockerd of %s starts below the floor" % box.name)
+            raise Violation("I9", f"dockerd of {box.name} starts below the floor")
 
     def _steps_clock(self, shell: Shell, action: StepClock) -> None:
         if shell.box.ntp:
-            raise Violation("I9", "%r steps a clock that has its time from NTP" % shell.card)
+            raise Violation("I9", f"{shell.card!r} steps a clock that has its time from NTP")
 
     def hears(self, hello: Hello, card: Card, hearer: Shell) -> None:
         """A hello was believed."""
@@ -228,11 +227,11 @@ class Judge:
             hearer.heard_epoch = max(hearer.heard_epoch, hello.swarm_epoch)
         said = (hello.name, hello.role, hello.generation)
         if said != (config.name, config.role, config.generation):
-            raise Violation("I11", "%r is believed to be %s" % (card, said))
+            raise Violation("I11", f"{card!r} is believed to be {said}")
         if hello.quorum and config.role != "manager":
-            raise Violation("I4", "%r is believed to lead" % card)
+            raise Violation("I4", f"{card!r} is believed to lead")
 
-    # --- L1 to L4: the end ----------------------------------------------------------------------
+    # --- L1 to L4: the end ------------------------------------------------------------------------
 
     def missing(self) -> str:
         """Give what is not as it should be yet; empty once everybody is ready."""
@@ -240,31 +239,31 @@ class Judge:
         for box in world.boxes.values():
             if box.card is None or not box.on:
                 if box.name in [node.name for node in world.plan.spec.nodes]:
-                    return "%s is off" % box.name
+                    return f"{box.name} is off"
                 continue
             shell = box.shell
             if shell is None or shell.decision.phase != "READY":
-                return "%s: %s" % (box.name, shell.decision if shell else "boots")
+                return f"{box.name}: {shell.decision if shell else 'boots'}"
             leads = shell.decision.why.startswith("leads")
             if leads and shell.notes.token_is_out:
                 return "the token that was given away still lets in"
         stores = list(world.fabric.quorate())
         if len(stores) != 1:
-            return "%d swarms" % len(stores)
+            return f"{len(stores)} swarms"
         return self._roster(stores[0])
 
     def _roster(self, store: Store) -> str:
         for spec in self.world.plan.spec.nodes:
             named = [node for node in store.nodes.values() if node.name == spec.name]
             if len(named) != 1:
-                return "%d entries of %s" % (len(named), spec.name)
+                return f"{len(named)} entries of {spec.name}"
             node = named[0]
             if not node.via or node.labels.get(NAME_LABEL) != spec.name:
-                return "%s is not bound, or not up" % spec.name
+                return f"{spec.name} is not bound, or not up"
             if node.role != spec.role.value or node.member != (node.role == "manager"):
-                return "%s is a %s" % (spec.name, node.role)
+                return f"{spec.name} is a {node.role}"
             if any(node.labels.get(key) != text for key, text in spec.labels.items()):
-                return "labels of %s" % spec.name
+                return f"labels of {spec.name}"
         if len(store.nodes) != len(self.world.plan.spec.nodes):
             return "entries that are no node's"
         return "" if store.rotations else "certificates of 90 days"
@@ -276,5 +275,5 @@ class Judge:
             if box.shell and box.shell.decision.reason:
                 found[name] = box.shell.decision.reason
                 if found[name] not in REASONS:
-                    raise Violation("L4", "%s is no reason" % found[name])
+                    raise Violation("L4", f"{found[name]} is no reason")
         return found

@@ -142,13 +142,13 @@ class Model(Eyes):
                 return False
         return True
 
-    # --- what follows from a state ------------------------------------------------------------------
+    # --- what follows from a state ----------------------------------------------------------------
 
     def next(self, state: State) -> Iterator[tuple[str, State]]:
         """Give every state that can come next; ("...", state) with what happened."""
         if state.flashes > 0:
             for node in self.flashed:
-                yield "flash %s" % self.names[node], self.flash(state, node, rebuild=False)
+                yield f"flash {self.names[node]}", self.flash(state, node, rebuild=False)
             if self.managers > 1 and self.may_rebuild(state):
                 yield "rebuild", self.flash(state, 0, rebuild=True)
         seen = {state}
@@ -167,7 +167,7 @@ class Model(Eyes):
                 what, after = self.step(scene, node)
                 if after not in seen:
                     seen.add(after)
-                    yield "%s: %s" % (self.names[node], what), after
+                    yield f"{self.names[node]}: {what}", after
             yield from self._raft(scene)
 
     def _raft(self, scene: Scene) -> Iterator[tuple[str, State]]:
@@ -180,7 +180,7 @@ class Model(Eyes):
                 if line.manager and not line.member and holds(state, number, line):
                     if weather.joined(line.owner, leaders[number]):
                         after = change(state, number, line._replace(member=True))
-                        yield "%s is in the raft" % self.names[line.owner], after
+                        yield f"{self.names[line.owner]} is in the raft", after
 
     def wrong(self, state: State) -> str:
         """Give what is violated in a state, under any weather; empty if nothing is."""
@@ -198,7 +198,7 @@ class Model(Eyes):
                 return "I5: two live nodes of one name"
         return ""
 
-    # --- one turn of a node -------------------------------------------------------------------------
+    # --- one turn of a node -----------------------------------------------------------------------
 
     def step(self, scene: Scene, node: int) -> tuple[str, State]:
         state = scene.state
@@ -280,7 +280,7 @@ class Model(Eyes):
             return change(state, number, line._replace(manager=False, member=False))
         raise AssertionError(action)
 
-    # --- the search -----------------------------------------------------------------------------------
+    # --- the search -------------------------------------------------------------------------------
 
     def search(self, *, most: int = 2_000_000) -> Found:
         """Look at every state; stop at the first violation, which is then a nearest one."""
@@ -295,9 +295,9 @@ class Model(Eyes):
                 depth[after] = depth[state] + 1
                 wrong = self.wrong(after)
                 if wrong:
-                    return Found(len(depth), 0, "%s, by: %s" % (wrong, what), depth[after])
+                    return Found(len(depth), 0, f"{wrong}, by: {what}", depth[after])
                 if len(depth) >= most:
-                    raise RuntimeError("more than %d states" % most)
+                    raise RuntimeError(f"more than {most} states")
                 queue.append(after)
         return self._heals(depth)
 
@@ -310,7 +310,7 @@ class Model(Eyes):
             if end == "asks":
                 stuck += 1
             elif end != "together":
-                return Found(len(depth), len(depth), "L1: %s" % end, depth[state])
+                return Found(len(depth), len(depth), f"L1: {end}", depth[state])
         return Found(len(depth), len(depth), stuck=stuck)
 
     def _end(self, state: State, known: dict[State, str]) -> str:
@@ -343,7 +343,7 @@ class Model(Eyes):
             return "together"
         if any(reason in ASKS_FOR_A_PERSON for reason in reasons):
             return "asks"
-        return "%s; reasons: %s" % (state, reasons)
+        return f"{state}; reasons: {reasons}"
 
     def _together(self, state: State) -> bool:
         if len(state.stores) != 1 or len(state.stores[0].lines) != NODES:

@@ -22,7 +22,7 @@ from tests.sim.modelcheck import Model
 
 SHARED = ("model", "nodeconfig")
 COPIED = ("admission", "decide", "greeting", "leader", "notes", "permit", "rhythm", "wire")
-_IMPORT = re.compile(r"from firstboot(?!\.(?:%s)\b)" % "|".join(SHARED))
+_IMPORT = re.compile(f"from firstboot(?!\\.(?:{'|'.join(SHARED)})\\b)")
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ class Raft:
         self._numbers = itertools.count(1)
         self._elected: list[Store] = []
 
-    # --- time -----------------------------------------------------------------------------------
+    # --- time -------------------------------------------------------------------------------------
 
     def wall(self, engine: Engine, t: float) -> float:
         return self.origin + t + engine.skew
@@ -167,7 +167,7 @@ class Raft:
             return "x509: certificate has expired"
         return ""
 
-    # --- who talks to whom --------------------------------------------------------------------------
+    # --- who talks to whom ------------------------------------------------------------------------
 
     def _alive(self, node: Node) -> bool:
         engine = node.engine
@@ -333,7 +333,7 @@ class Raft:
             store.root, store.next_root = root, None
             self._changed(store)
 
-    # --- the list -----------------------------------------------------------------------------------
+    # --- the list ---------------------------------------------------------------------------------
 
     def _ready(self, node: Node, t: float) -> bool:
         return bool(node.via) or (node.known and t < node.lost + node.grace)

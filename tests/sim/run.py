@@ -76,11 +76,11 @@ def _until_ready(world: World) -> float:
             asked = world.t
             _help(world, blocked)
         if world.t - begun > PATIENCE * (1 + len(world.faults.remedies)):
-            raise Violation("L4" if not blocked else "L1", "%s; blocked: %s" % (missing, blocked))
+            raise Violation("L4" if not blocked else "L1", f"{missing}; blocked: {blocked}")
         most = SPIN * (world.t - begun + 60.0) * len(world.boxes)
         if world.turns - turns > most:
             raise Violation(
-                "L4", "spins: %d turns in %d s; %s" % (world.turns - turns, world.t, missing)
+                "L4", f"spins: {world.turns - turns} turns in {world.t:.0f} s; {missing}"
             )
 
 
@@ -95,7 +95,7 @@ def _help(world: World, blocked: dict[str, str]) -> None:
         if reason in REMEDIES and len(world.faults.remedies) < 3:
             rebuild = REMEDIES[reason]
             node = world.plan.spec.managers[0].name if rebuild else name
-            world.faults.remedies.append("%s: %s" % (node, reason))
+            world.faults.remedies.append(f"{node}: {reason}")
             world.faults.reflash(world.t, node, rebuild=rebuild)
             return
 
@@ -115,7 +115,7 @@ def _months_later(world: World) -> None:
 
 def replay(seed: int) -> str:
     """Give the command that tells a story again."""
-    return "python -m tests.sim --seed %d --trace" % seed
+    return f"python -m tests.sim --seed {seed} --trace"
 
 
 def check(seed: int, *, core: Core = REAL) -> Told:
@@ -123,7 +123,7 @@ def check(seed: int, *, core: Core = REAL) -> Told:
     try:
         return tell(faults.plan(seed), core=core)
     except Violation as violation:
-        raise Violation(violation.name, "%s\n  %s" % (violation, replay(seed))) from None
+        raise Violation(violation.name, f"{violation}\n  {replay(seed)}") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -141,14 +141,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             told = tell(plan, trace=_printer() if arguments.trace else None)
         except Violation as violation:
             failed += 1
-            print("seed %d: %s\n  %s" % (seed, violation, replay(seed)))
+            print(f"seed {seed}: {violation}\n  {replay(seed)}")
             continue
         seconds += told.seconds * told.nodes
         if arguments.count == 1:
             print(told)
     spent = time.perf_counter() - begun
-    print("%d seeds, %d failed, %.1f s" % (arguments.count, failed, spent), end="; ")
-    print("%.1f node-hours a second" % (seconds / 3600 / spent))
+    print(f"{arguments.count} seeds, {failed} failed, {spent:.1f} s", end="; ")
+    print(f"{seconds / 3600 / spent:.1f} node-hours a second")
     return 1 if failed else 0
 
 
@@ -157,7 +157,7 @@ def _printer() -> Trace:
 
     def tell_change(t: float, shell: Shell, decision: Decision) -> None:
         what = (decision.phase, decision.why, repr(decision.action), decision.reason)
-        key = "%s@%s" % (shell.card, shell.box.name)
+        key = f"{shell.card}@{shell.box.name}"
         if last.get(key) != what or decision.action:
             last[key] = what
             told = (t, key, decision.phase, decision.why, decision.action or "", decision.reason)

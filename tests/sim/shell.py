@@ -77,7 +77,7 @@ class Shell(Hellos):
         for line in self.lines.values():
             self.plan(line, t)
 
-    # --- the loop -------------------------------------------------------------------------------
+    # --- the loop ---------------------------------------------------------------------------------
 
     def sleep(self, t: float, seconds: float) -> None:
         self.wake_at = t + max(seconds, TURN)
@@ -121,7 +121,7 @@ class Shell(Hellos):
         self.notes = self.core.after(self.notes, action, outcome, now=self.now(t), ask=ask)
         self.sleep(t, AFTER_FAILURE if outcome.failure else 0.0)
 
-    # --- observe --------------------------------------------------------------------------------
+    # --- observe ----------------------------------------------------------------------------------
 
     def floor(self, certified: float) -> float:
         return max(float(self.config.flashed_at), self.card.tick, certified)
@@ -196,7 +196,7 @@ class Shell(Hellos):
         if clock.quality in ("ntp", "peer") and clock.time - self.card.tick >= TICK:
             self.card.tick = clock.time
 
-    # --- say ------------------------------------------------------------------------------------
+    # --- say --------------------------------------------------------------------------------------
 
     def publish(self, seen: Observation, decision: Decision, t: float) -> None:
         hello = self.core.hello(self.config, seen, decision)
@@ -217,7 +217,7 @@ class Shell(Hellos):
             if news or changed:
                 self.plan(line, t)
 
-    # --- asks ---------------------------------------------------------------------------------------
+    # --- asks -------------------------------------------------------------------------------------
 
     def park(self, t: float, ask: Ask, answer: Callable[[Reply], None]) -> None:
         """Take an ask in: the main loop answers it, or time does."""
@@ -245,13 +245,13 @@ class Shell(Hellos):
         world = self.world
         self.rpc += 1
         number = self.rpc
-        failure = self.core.outcome(failure="%s: no answer in time" % action.leader)
+        failure = self.core.outcome(failure=f"{action.leader}: no answer in time")
         world.at(t + JOIN_PATIENCE, self.finish, action, failure)
         host = world.find(self, action.leader)
         if host is None or world.loses():
             return
         if host.shell is None:
-            refused = self.core.outcome(failure="%s: connection refused" % action.leader)
+            refused = self.core.outcome(failure=f"{action.leader}: connection refused")
             world.at(t + world.delay(), self.finish, action, refused)
             return
         joined = isinstance(action, ReportJoined)
@@ -275,7 +275,7 @@ class Shell(Hellos):
             grant = Grant(reply.token, reply.address, reply.swarm_id, reply.epoch, at=self.now(t))
         self.finish(t, action, self.core.outcome(reply.status, reply.why, grant))
 
-    # --- apply ----------------------------------------------------------------------------------
+    # --- apply ------------------------------------------------------------------------------------
 
     def _begin(self, action: Action, seen: Observation, t: float) -> None:
         if isinstance(action, (AskJoin, ReportJoined)):

@@ -90,7 +90,7 @@ FINE = WEATHERS[-1]
 
 def node_id(swarm: int, line: int) -> str:
     """Swarms never give the same id to two nodes."""
-    return "s%dn%d" % (swarm, line)
+    return f"s{swarm}n{line}"
 
 
 def put(items: tuple[Any, ...], place: int, item: Any) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ def test_a_rule_that_is_taken_out_is_missed(mutant: Mutant, tmp_path: Path) -> N
     if mutant.story:
         # With the rule the same story ends well.
         run.tell(mutant.story())
-    rules = mutants.load(mutant, tmp_path, name="firstboot_mutant_%d" % next(_NUMBERS))
+    rules = mutants.load(mutant, tmp_path, name=f"firstboot_mutant_{next(_NUMBERS)}")
     if mutant.model:
         assert mutants.search(rules, mutant.model)
         return

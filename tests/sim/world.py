@@ -154,7 +154,7 @@ class World:
         card = self.boxes[self.plan.names[0]].card
         return card.charter if card else ""
 
-    # --- time -----------------------------------------------------------------------------------
+    # --- time -------------------------------------------------------------------------------------
 
     def at(self, t: float, do: Callable[..., None], *args: Any) -> None:
         self._number += 1
