@@ -66,7 +66,7 @@ class Plan:
         return [*(node.name for node in self.spec.nodes), SPARE]
 
     def clock(self, name: str, boot: int, t: float, tick: float) -> float:
-        """Give how far a Pi's clock is ahead when it boots: without a battery it starts anywhere."""
+        """Give how far a Pi's clock is ahead when it boots; it has no battery."""
         offset = self.clocks.get(name, 0.0)
         if offset > 0:
             return offset

@@ -18,6 +18,7 @@ from tests.sim.core import Core
 
 if TYPE_CHECKING:
     from firstboot.nodeconfig import NodeConfig, Peer
+    from tests.sim.shell import Shell
     from tests.sim.world import Box, World
 
 

@@ -203,9 +203,9 @@ class Judge:
             raise Violation("I6", f"{action} of {node.name}, which is up")
         for contact in seen.peers.values():
             hello = contact.hello
-            if hello and hello.node_id == node.id and now - contact.heard < 15.0:
-                if contact.silent_since is None and hello.role == "manager":
-                    raise Violation("I6", f"{action} of {node.name}, which answers")
+            fresh = contact.silent_since is None and now - contact.heard < 15.0
+            if fresh and hello and hello.node_id == node.id and hello.role == "manager":
+                raise Violation("I6", f"{action} of {node.name}, which answers")
 
     # --- I9: the clock ----------------------------------------------------------------------------
 

@@ -177,10 +177,10 @@ class Model(Eyes):
             if leaders[number] < 0:
                 continue
             for line in store.lines:
-                if line.manager and not line.member and holds(state, number, line):
-                    if weather.joined(line.owner, leaders[number]):
-                        after = change(state, number, line._replace(member=True))
-                        yield f"{self.names[line.owner]} is in the raft", after
+                comes = line.manager and not line.member and holds(state, number, line)
+                if comes and weather.joined(line.owner, leaders[number]):
+                    after = change(state, number, line._replace(member=True))
+                    yield f"{self.names[line.owner]} is in the raft", after
 
     def wrong(self, state: State) -> str:
         """Give what is violated in a state, under any weather; empty if nothing is."""
@@ -302,7 +302,7 @@ class Model(Eyes):
         return self._heals(depth)
 
     def _heals(self, depth: dict[State, int]) -> Found:
-        """From every state, with everything on and linked, all come together or ask for a person."""
+        """With everything on and linked, all come together or ask for a person, from any state."""
         known: dict[State, str] = {}
         stuck = 0
         for state in depth:

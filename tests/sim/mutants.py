@@ -93,7 +93,7 @@ def _rebuilt() -> Plan:
 
 
 def _two_epochs() -> Plan:
-    """A rebuild apart from a quorum that lives; a worker hears of it, and is then with the others."""
+    """A rebuild apart from a quorum that lives; a worker hears of it, and comes to the others."""
     return faults.plain(
         3,
         1,
@@ -166,8 +166,8 @@ MUTANTS = (
     Mutant(
         "a seed founds only what its permit is for, not whenever it is empty",
         "decide",
-        "    if memory.epoch > config.epoch or memory.founded >= config.epoch:\n        return False\n",
-        "    return True\n",
+        "    if memory.epoch > config.epoch or memory.founded >= config.epoch:\n",
+        "    return True\n    if not seen:\n",
         edits=(
             ("decide", 'if granted.kind == "rebuild":', 'if granted.kind == "":'),
             ("decide", 'if granted.kind == "rejoin":', 'if granted.kind == "":'),
@@ -389,8 +389,8 @@ MUTANTS = (
     Mutant(
         "remove before add",
         "leader",
-        "    for entry in swarm.entries:\n        if entry.bound != claim.name:\n            continue\n",
-        "    for entry in swarm.entries:\n        if entry:\n            continue\n",
+        "        if entry.bound != claim.name:\n            continue\n",
+        "        if entry:\n            continue\n",
         story=lambda: _swapped("w1"),
     ),
     Mutant(

@@ -43,7 +43,7 @@ class Told:
 
 def tell(plan: Plan, *, core: Core = REAL, trace: Trace | None = None) -> Told:
     """Let a story happen; Violation if an invariant does not hold in it."""
-    # A world is full of cycles, and lives for some milliseconds: the collector only gets in the way.
+    # A world is full of cycles and lives for milliseconds: the collector only gets in the way.
     gc.disable()
     try:
         world = World(plan, core=core, trace=trace)
@@ -136,20 +136,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     for seed in range(arguments.seed, arguments.seed + arguments.count):
         plan = faults.plan(seed)
         if arguments.trace:
-            print(plan)
+            _say(str(plan))
         try:
             told = tell(plan, trace=_printer() if arguments.trace else None)
         except Violation as violation:
             failed += 1
-            print(f"seed {seed}: {violation}\n  {replay(seed)}")
+            _say(f"seed {seed}: {violation}\n  {replay(seed)}")
             continue
         seconds += told.seconds * told.nodes
         if arguments.count == 1:
-            print(told)
+            _say(str(told))
     spent = time.perf_counter() - begun
-    print(f"{arguments.count} seeds, {failed} failed, {spent:.1f} s", end="; ")
-    print(f"{seconds / 3600 / spent:.1f} node-hours a second")
+    speed = seconds / 3600 / spent
+    _say(
+        f"{arguments.count} seeds, {failed} failed, {spent:.1f} s; {speed:.1f} node-hours a second"
+    )
     return 1 if failed else 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
 
 
 def _printer() -> Trace:
@@ -160,7 +166,8 @@ def _printer() -> Trace:
         key = f"{shell.card}@{shell.box.name}"
         if last.get(key) != what or decision.action:
             last[key] = what
-            told = (t, key, decision.phase, decision.why, decision.action or "", decision.reason)
-            sys.stdout.write("%8.2f %-10s %-7s %s  %s %s\n" % told)
+            action = decision.action or ""
+            said = f"{decision.phase:7} {decision.why}  {action} {decision.reason}"
+            _say(f"{t:8.2f} {key:10} {said}")
 
     return tell_change

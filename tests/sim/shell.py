@@ -204,9 +204,9 @@ class Shell(Hellos):
         you = self.core.bound(seen.swarm) if seen.swarm else {}
         self.snapshot = (hello, you, t)
         mood = self.core.mood(hello)
-        if mood == self.mood and before is not None and before[1] == you:
-            if mood != LEADING or not self.core.news(before[0], hello):
-                return
+        same = mood == self.mood and before is not None and before[1] == you
+        if same and (mood != LEADING or not self.core.news(before[0], hello)):
+            return
         changed, self.mood = mood != self.mood, mood
         for name, line in self.lines.items():
             said = replace(hello, you=you.get(name, ""))
@@ -260,9 +260,10 @@ class Shell(Hellos):
         there = host.shell
 
         def answer(reply: Reply) -> None:
-            if there.card.config.role == "manager" and world.reach(there.box, self.box):
-                if not world.loses():
-                    world.at(world.t + world.delay(), self._replied, action, number, reply)
+            # peers.py takes no answer from a worker.
+            reached = there.card.config.role == "manager" and world.reach(there.box, self.box)
+            if reached and not world.loses():
+                world.at(world.t + world.delay(), self._replied, action, number, reply)
 
         world.at(t + world.delay(), there.park, world.faults.forge(self, ask), answer)
 

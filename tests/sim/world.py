@@ -27,8 +27,8 @@ Trace = Callable[[float, Shell, Decision], None]
 class Box:
     """A Pi. Without a battery for its clock, without a card it is nothing.
 
-    `skew`: how far its wall clock is ahead of the true time. `side`: which part of a divided network
-    it is in.
+    `skew`: how far its wall clock is ahead of the true time. `side`: which part of a divided
+    network it is in.
     """
 
     def __init__(self, world: World, name: str) -> None:

@@ -1,0 +1,24 @@
+"""Every state with reflashes; takes minutes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sim.modelcheck import Model
+
+
+@pytest.mark.parametrize(
+    ("managers", "honest", "least"),
+    [(1, True, 9_000), (3, True, 25_000), (3, False, 25_000)],
+    ids=["one manager", "three managers", "a rebuild beside a living quorum"],
+)
+def test_no_state_with_a_reflash_violates_anything(managers: int, honest: bool, least: int) -> None:
+    """Where a rebuild is made wrongly there may be two swarms, of two epochs, and they end as one.
+
+    A state that asks for a person is one in which a majority of the managers was replaced.
+    """
+    found = Model(managers, flashes=1, honest=honest).search()
+    assert found.violation == ""
+    assert found.states > least
+    if managers == 1:
+        assert found.stuck == 0
