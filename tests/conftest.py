@@ -7,8 +7,13 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 os.environ["PATH"] = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+
+# How long an example takes says more about what else the machine does than about the code.
+settings.register_profile("piflash", deadline=None)
+settings.load_profile("piflash")
 
 _FENCED = {"active": False}
 _FORBIDDEN = (
