@@ -20,7 +20,7 @@ EACH_NEEDS = 1 << 30  # bytes of memory: a guest's own, the emulator's, the card
 
 
 def _lanes() -> int:
-    """One machine more than there are processors for us, as they wait at times; if memory allows."""
+    """One machine more than there are processors for us, for they wait at times."""
     asked = os.environ.get("PIFLASH_E2E_MACHINES", "")
     free = int(re.findall(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())[0]) << 10
     return max(1, int(asked or min(len(os.sched_getaffinity(0)) + 1, free // EACH_NEEDS)))
