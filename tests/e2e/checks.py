@@ -168,7 +168,7 @@ def instance_id(sight: Sight) -> None:
     told = sight.found["cloud_init"]
     assert told["instance"] == sight.node.instance
     assert told["instances"] == [sight.node.instance]
-    assert told["done"] == ["piflash-begun", "piflash-done"]
+    assert told["done"] == ["piflash-begun", "piflash-done", "piflash-ran"]
 
 
 def card_is_filled(sight: Sight) -> None:
