@@ -105,5 +105,5 @@ def test_boot_without_a_router_waits_dhclients_minute_at_most(story: Story) -> N
         float(re.findall(rf"running '{stage}' at .* Up ([0-9.]+) seconds", story.console)[-1])
         for stage in ("init-local", "init")
     )
-    # dhclient gives up after 60 s (dhclient.conf(5), timeout), where it was asked that early at all.
+    # dhclient gives up after 60 s (dhclient.conf(5), timeout), if it was asked that early at all.
     assert after - before < 120
