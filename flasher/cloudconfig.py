@@ -9,7 +9,7 @@ import base64
 import binascii
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from flasher.model import ExtraConfig, Location, Problem, YamlPath
 from flasher.profile import CloudInit, Profile
 from flasher.schema import Violation, did_you_mean, violations
 from flasher.spec import Target
+from flasher.speclogin import SYSTEM_NAMES
 from flasher.yamltext import key_text, path_text
 
 _NAME = "the name under nodes in the cluster file is the host name: leave it out here"
@@ -40,7 +41,8 @@ REFUSED: Mapping[str, str] = {
     "hostname": _NAME,
     "fqdn": _NAME,
     "preserve_hostname": _NAME,
-    "manage_etc_hosts": "the node's own name must resolve: leave it out; add hosts with a runcmd",
+    "manage_etc_hosts": "the node's own name must resolve: leave it out; add hosts with a "
+    "runcmd that appends to /etc/cloud/templates/hosts.debian.tmpl",
     "packages": _SOURCES,
     "package_update": _SOURCES,
     "package_upgrade": _UPGRADE,
@@ -230,7 +232,8 @@ class _Merging:
         path = item.get("path")
         if not isinstance(path, str):
             return None
-        path = posixpath.normpath(path)
+        # normpath keeps two leading slashes, as POSIX allows; Linux does not tell them apart.
+        path = "/" + posixpath.normpath(path).lstrip("/")
         ours = [str(file.get("path")) for file in _dicts(self.ours.get("write_files"))]
         if path in ours:
             return "path", f"{path} is written by piflash: take another path, or edit in a runcmd"
@@ -302,6 +305,8 @@ def _rules(data: Mapping[str, Any], image: CloudInit) -> Iterator[Violation]:
         yield from _user_rules(item, ("users", number), image)
     for key in ("bootcmd", "runcmd"):
         yield from _command_rules(data.get(key), (key,))
+    made = {str(item.get("name")) for _, item in _entries(data, "users")}
+    yield from _group_rules(data.get("groups"), made)
     chpasswd = data.get("chpasswd")
     if isinstance(chpasswd, dict):
         for key in sorted(set(chpasswd) - image.chpasswd_keys):
@@ -378,6 +383,9 @@ def _encoding_rules(
             yield Violation((*path, "content"), "the content is not base64, as its encoding says")
 
 
+_GROUP_KEYS = {"primary_group", "no_user_group"}
+
+
 def _user_rules(item: Mapping[str, Any], path: YamlPath, image: CloudInit) -> Iterator[Violation]:
     for key in item:
         if key in ("ssh_pwauth", "chpasswd"):
@@ -390,6 +398,41 @@ def _user_rules(item: Mapping[str, Any], path: YamlPath, image: CloudInit) -> It
             yield Violation((*path, key), message, on_key=True)
     if not isinstance(item.get("name"), str):
         yield Violation(path, "every user needs a name", on_key=True)
+
+    elif SYSTEM_NAMES.fullmatch(item["name"]) and not _GROUP_KEYS & set(item):
+        message = "is the name of a system's own user or group, so useradd would not make it"
+        yield Violation((*path, "name"), message)
+    if "sudo" in item and not isinstance(item["sudo"], (str, list)) and item["sudo"] is not False:
+        message = "must be a text, a list of texts, or false: cloud-init would stop at this user"
+        yield Violation((*path, "sudo"), message)
+
+
+def _group_rules(groups: object, made: Container[str]) -> Iterator[Violation]:
+    """Groups are made before users, and useradd makes a group of the user's own name."""
+    items = groups if isinstance(groups, list) else [groups]
+    names = [(("groups", at), name) for at, item in enumerate(items) for name in _group_names(item)]
+    for place, name in names:
+        path = place if isinstance(groups, list) else ("groups",)
+        if name in made:
+            yield Violation(path, f"{name!r} is a user made here, who gets a group of that name")
+    for at, item in enumerate(items):
+        for members in item.values() if isinstance(item, dict) else ():
+            if any(str(member) in made for member in _members(members)):
+                path = ("groups", at) if isinstance(groups, list) else ("groups",)
+                message = "a member is a user made here, and groups come first: name it there"
+                yield Violation(path, message)
+
+
+def _group_names(item: object) -> list[str]:
+    if isinstance(item, str):
+        return [name.strip() for name in item.split(",")]
+    return [str(name) for name in item] if isinstance(item, dict) else []
+
+
+def _members(value: object) -> list[object]:
+    if isinstance(value, str):
+        return [name.strip() for name in value.split(",")]
+    return value if isinstance(value, list) else []
 
 
 def ordered(problems: Iterable[Problem]) -> tuple[Problem, ...]:

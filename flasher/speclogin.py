@@ -26,9 +26,13 @@ _KEY_TYPES = (
     "sk-ecdsa-sha2-nistp256@openssh.com",
 )
 # Debian's base-passwd and what the base images add: cloud-init would not make these users.
-_SYSTEM_USERS = re.compile(
+SYSTEM_NAMES = re.compile(
     "root|daemon|bin|sys|sync|games|man|lp|mail|news|uucp|proxy|www-data|backup|list|irc|gnats|"
-    "nobody|sshd|ntp|avahi|messagebus|docker|systemd-.*"
+    "nobody|sshd|ntp|avahi|messagebus|docker|systemd-.*|_.*|"
+    # Groups alone: useradd makes a group of the user's name, and ends where there is one.
+    "adm|tty|disk|kmem|dialout|fax|voice|cdrom|floppy|tape|sudo|audio|dip|operator|src|shadow|utmp|"
+    "video|sasl|plugdev|staff|users|nogroup|input|kvm|render|crontab|netdev|ssh|bluetooth|spi|i2c|"
+    "gpio|ssl-cert"
 )
 # crypt(5): buster's libcrypt is glibc's, which knows $1$, $5$ and $6$ but not $y$ or $2b$.
 _HASH = re.compile(
@@ -41,8 +45,10 @@ _HASH = re.compile(
 def check_login(view: View) -> Iterator[Violation]:
     """Check the login name, every ssh key and the password hash, and that there is one of them."""
     name = view.text("user", "name")
-    if name is not None and _SYSTEM_USERS.fullmatch(name):
-        message = f"is the name of a system's own user: take another, such as {DEFAULT_USER}"
+    if name is not None and SYSTEM_NAMES.fullmatch(name):
+        message = (
+            f"is the name of a system's own user or group: take another, such as {DEFAULT_USER}"
+        )
         yield Violation(("user", "name"), message)
     for index, line in view.texts("user", "ssh_authorized_keys").items():
         words = ssh_key_problem(line)

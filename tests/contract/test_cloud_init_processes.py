@@ -147,7 +147,7 @@ def test_files_are_written_with_their_content_and_permissions(
 
 
 # Every directory that the scripts name.
-PATHS = ("/var/lib/cloud", "/usr/local/lib", "/boot/", "/etc/", "/run/", "/home/")
+PATHS = ("/var/lib/cloud", "/usr/local/lib", "/boot/", "/etc/", "/run/", "/home/", "/var/log/")
 ACCOUNTS = ("passwd", "shadow", "group", "gshadow", "subuid", "subgid")
 
 
@@ -254,12 +254,44 @@ def test_package_sources_are_mended_and_others_left(pi: Pi) -> None:
         )
 
 
-def test_first_boot_is_not_done_before_the_service_is_there(pi: Pi) -> None:
-    (pi.root / "bin/cp").write_text("#!/bin/sh\nexit 1\n")
-    (pi.root / "bin/cp").chmod(0o755)
+def fail_to_install(pi: Pi) -> list[str]:
+    (pi.root / "bin/systemctl").rename(pi.root / "bin/systemctl.good")
+    (pi.root / "bin/systemctl").write_text("#!/bin/sh\nexit 1\n")
+    (pi.root / "bin/systemctl").chmod(0o755)
     noted = pi.run(config("dhcp")["runcmd"], ADDRESSES=CLUSTER)
+    (pi.root / "bin/systemctl.good").rename(pi.root / "bin/systemctl")
+    return noted
+
+
+def test_first_boot_is_not_done_before_the_service_is_there(pi: Pi) -> None:
+    noted = fail_to_install(pi)
     assert not pi.exists(DONE)
     assert not set(START) & set(noted)
+    assert "BLOCKED" in (pi.root / "boot/piflash/status.txt").read_text()
+
+
+def test_a_failed_install_is_tried_again_and_undoes_nothing(pi: Pi) -> None:
+    """It is no power cut: what the owner has put into the homes since then stays."""
+    guard = config("dhcp")["bootcmd"][1:]
+    pi.run(guard)
+    fail_to_install(pi)
+    (pi.root / "home/pirate").mkdir()
+    (pi.root / "home/pirate/thesis").write_text("of weeks")
+    (pi.root / "etc/passwd").write_text("of the image\npirate\n")
+    noted = pi.run(guard)
+    assert noted == [*START, "systemctl --no-block start piflash.service"]
+    assert pi.exists(DONE)
+    assert (pi.root / "home/pirate/thesis").read_text() == "of weeks"
+    assert "pirate" in (pi.root / "etc/passwd").read_text()
+    assert pi.run(guard) == []
+
+
+def test_what_cannot_be_undone_does_not_reboot_for_ever(pi: Pi) -> None:
+    guard = config("dhcp")["bootcmd"][1:]
+    pi.run(guard)
+    (pi.root / "bin/rm").write_text("#!/bin/sh\nexit 1\n")
+    (pi.root / "bin/rm").chmod(0o755)
+    assert pi.run(guard) == []
 
 
 def test_addresses_that_are_missing_are_brought_up(pi: Pi) -> None:

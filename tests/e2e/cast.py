@@ -16,7 +16,7 @@ CUTS = (
     ("running 'init' at", 0.0, "writeback"),
     ("running 'init' at", 3.5, "writeback"),
     ("Generating public/private", 0.5, "writeback"),
-    (r"Starting .*Docker Application", 1.0, "none"),
+    (r"Listening on .*Docker Socket", 3.0, "none"),
     ("running 'modules:config'", 1.0, "writeback"),
     ("running 'modules:final'", 0.5, "none"),
     (r"Started .*piflash: brings", 0.5, "writeback"),

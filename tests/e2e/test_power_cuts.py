@@ -9,7 +9,7 @@ from tests.e2e.scenes import Story
 
 # The cuts that are surely in the middle of what cloud-init does once: its `init` stage has begun
 # to write files, and the end of runcmd is not reached.
-IN_THE_MIDDLE = ("Generating", "Starting", "running 'modules")
+IN_THE_MIDDLE = ("Generating", "Listening", "running 'modules")
 
 
 @pytest.mark.parametrize(
