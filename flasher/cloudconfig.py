@@ -5,20 +5,17 @@ The rules, for users: docs/cloud-config.md.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import posixpath
-import re
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from flasher import cloudrules
 from flasher.errors import SeedError
 from flasher.model import ExtraConfig, Location, Problem, YamlPath
 from flasher.profile import CloudInit, Profile
-from flasher.schema import Violation, did_you_mean, violations
+from flasher.schema import Violation, violations
 from flasher.spec import Target
-from flasher.speclogin import SYSTEM_NAMES
 from flasher.yamltext import key_text, path_text
 
 _NAME = "the name under nodes in the cluster file is the host name: leave it out here"
@@ -30,6 +27,10 @@ _UPGRADE = "it would fill the boot partition with kernels: leave it out"
 _APT = (
     "it would overwrite the Raspbian package sources with Debian's, whose programs need a newer "
     "processor: put a file into /etc/apt/sources.list.d with write_files"
+)
+_LOGIN = (
+    "it is for a user of the image that piflash does not make: use user in the cluster file, or "
+    "users here"
 )
 _STAGES = (
     "it is read from /etc/cloud only; the seed depends on what the image has there: leave it out"
@@ -63,11 +64,22 @@ REFUSED: Mapping[str, str] = {
     "cloud_init_modules": _STAGES,
     "cloud_config_modules": _STAGES,
     "cloud_final_modules": _STAGES,
+    "password": _LOGIN,
+    "ssh_authorized_keys": _LOGIN,
+    "ssh_import_id": _LOGIN,
     "merge_how": _MERGING,
     "merge_type": _MERGING,
 }
-_RESERVED = ("/usr/local/lib/piflash", "/var/lib/piflash", "/var/lib/cloud")
-_PERMISSIONS = re.compile(r"0?[0-7]{3,4}")
+_RESERVED = (
+    "/etc/cloud",
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/systemd/system/cloud-init-local.service.d",
+    "/etc/systemd/system/piflash.service.d",
+    "/usr/local/lib/piflash",
+    "/var/lib/cloud",
+    "/var/lib/piflash",
+)
 
 
 @dataclass(frozen=True)
@@ -116,7 +128,7 @@ def check(merged: Merged, *, profile: Profile, schemas: Schemas) -> tuple[Proble
 
     SeedError if what is wrong is not the user's: that is a bug of ours.
     """
-    found = {(v.path, v.on_key): v for v in _rules(merged.data, profile.cloud_init)}
+    found = {(v.path, v.on_key): v for v in cloudrules.rules(merged.data, profile)}
     if schemas.cloud_config is not None:
         judged = {path for path, _ in found}
         for violation in violations(
@@ -127,6 +139,24 @@ def check(merged: Merged, *, profile: Profile, schemas: Schemas) -> tuple[Proble
     return merged.problems + tuple(
         _blame(violation, merged, profile=profile) for violation in found.values()
     )
+
+
+def for_image(data: Mapping[str, Any], image: CloudInit) -> dict[str, Any]:
+    """Give a checked cloud-config in the words of the image's own cloud-init; `data` stays."""
+    said = dict(data)
+    if isinstance(said.get("ntp"), dict):
+        # By itself it takes systemd-timesyncd, which does not run beside ntpd (cc_ntp.py of 18.3).
+        said["ntp"] = {"ntp_client": image.ntp_client, **said["ntp"]}
+    if isinstance(said.get("users"), list):
+        said["users"] = [_user_for_image(user) for user in said["users"]]
+    return said
+
+
+def _user_for_image(user: object) -> object:
+    """A number as `uid` would be passed over (distros/__init__.py of 18.3, add_user)."""
+    if not isinstance(user, dict) or not isinstance(user.get("uid"), int):
+        return user
+    return {**user, "uid": str(user["uid"])}
 
 
 def judge(
@@ -241,8 +271,11 @@ class _Merging:
         for reserved in (*_RESERVED, f"{boot}/piflash"):
             if f"{path}/".startswith(f"{reserved}/"):
                 return "path", f"lies in {reserved}, which is piflash's: take another path"
-        seed = [f"{boot}/{name}" for name in self.profile.seed]
-        return ("path", f"{path} is the seed itself: take another path") if path in seed else None
+        if path in [f"{boot}/{name}" for name in self.profile.seed]:
+            return "path", f"{path} is the seed itself: take another path"
+        if path in [f"{boot}/{name}" for name in self.profile.boot_files]:
+            return "path", f"{path} is what the Pi starts from: change lines of it in a runcmd"
+        return None
 
 
 def _place(extra: ExtraConfig, path: YamlPath) -> Location:
@@ -289,150 +322,6 @@ def _bug(what: str, violation: Violation, *, profile: Profile | None = None) -> 
         f"{violation.message}",
         hint="this is a bug of piflash or of the base image's profile: please report it",
     )
-
-
-# --- the image's own cloud-init -----------------------------------------------------------------
-
-
-def _rules(data: Mapping[str, Any], image: CloudInit) -> Iterator[Violation]:
-    """Give what today's schema accepts and the image's cloud-init ignores or breaks on."""
-    for key in data:
-        if key not in image.keys:
-            yield Violation((key,), _unknown_key(key, image), on_key=True)
-    for number, item in _entries(data, "write_files"):
-        yield from _file_rules(item, ("write_files", number), image)
-    for number, item in _entries(data, "users"):
-        yield from _user_rules(item, ("users", number), image)
-    for key in ("bootcmd", "runcmd"):
-        yield from _command_rules(data.get(key), (key,))
-    made = {str(item.get("name")) for _, item in _entries(data, "users")}
-    yield from _group_rules(data.get("groups"), made)
-    chpasswd = data.get("chpasswd")
-    if isinstance(chpasswd, dict):
-        for key in sorted(set(chpasswd) - image.chpasswd_keys):
-            message = f"cloud-init {image.version} does not know {key_text(key)!r} here"
-            message += did_you_mean(key, sorted(image.chpasswd_keys))
-            yield Violation(("chpasswd", key), message, on_key=True)
-
-
-def _entries(data: Mapping[str, Any], key: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    value = data.get(key)
-    if isinstance(value, list):
-        yield from ((i, item) for i, item in enumerate(value) if isinstance(item, dict))
-
-
-def _command_rules(commands: object, path: YamlPath) -> Iterator[Violation]:
-    """One command of another kind, and cloud-init runs none of them (util.py of 18.3, shellify)."""
-    for number, command in enumerate(commands if isinstance(commands, list) else ()):
-        if isinstance(command, dict):
-            message = "is a mapping, because of its ': ': put the whole command into quotes"
-            yield Violation((*path, number), message)
-        elif not isinstance(command, (str, list)):
-            message = "every command is a text, or a list of a program and its arguments"
-            yield Violation((*path, number), message)
-        elif isinstance(command, list):
-            yield from (
-                Violation((*path, number, place), "must be a text: put it into quotes")
-                for place, word in enumerate(command)
-                if not isinstance(word, str)
-            )
-
-
-def _unknown_key(key: str, image: CloudInit) -> str:
-    who, name = f"cloud-init {image.version} of this image", key_text(key)
-    instead = image.instead.get(key)
-    known = f": use {instead}" if instead else did_you_mean(name, sorted(image.keys))
-    return f"{who} does not know {name!r} and would ignore it{known}"
-
-
-def _file_rules(item: Mapping[str, Any], path: YamlPath, image: CloudInit) -> Iterator[Violation]:
-    for key in item:
-        if key not in image.file_keys:
-            known = ", ".join(sorted(image.file_keys))
-            who = f"write_files of cloud-init {image.version}"
-            message = f"{who} does not know {key_text(key)!r} and would ignore it; known: {known}"
-            yield Violation((*path, key), message, on_key=True)
-    where, owner = item.get("path"), item.get("owner", "root:root")
-    if not isinstance(where, str) or not where.startswith("/"):
-        at = (*path, "path") if "path" in item else path
-        yield Violation(at, "every file needs a path that starts with /", on_key="path" not in item)
-    if not isinstance(owner, str) or owner.split(":")[0] != "root":
-        message = (
-            f"the owner must be root: cloud-init {image.version} writes files before it makes "
-            "users, and gives up at this one; use a runcmd: chown"
-        )
-        yield Violation((*path, "owner"), message)
-    permissions = item.get("permissions", "0644")
-    if not isinstance(permissions, str) or not _PERMISSIONS.fullmatch(permissions):
-        message = "permissions must be octal digits in quotes, such as '0644'"
-        yield Violation((*path, "permissions"), message)
-    yield from _encoding_rules(item, path, image)
-
-
-def _encoding_rules(
-    item: Mapping[str, Any], path: YamlPath, image: CloudInit
-) -> Iterator[Violation]:
-    encoding, content = item.get("encoding", "text/plain"), item.get("content")
-    if not isinstance(encoding, str) or encoding not in image.encodings:
-        message = f"the encoding is not one of {', '.join(sorted(image.encodings))}"
-        yield Violation((*path, "encoding"), message)
-    elif "64" in encoding and isinstance(content, str):
-        try:
-            base64.b64decode("".join(content.split()), validate=True)
-        except (binascii.Error, ValueError):
-            yield Violation((*path, "content"), "the content is not base64, as its encoding says")
-
-
-_GROUP_KEYS = {"primary_group", "no_user_group"}
-
-
-def _user_rules(item: Mapping[str, Any], path: YamlPath, image: CloudInit) -> Iterator[Violation]:
-    for key in item:
-        if key in ("ssh_pwauth", "chpasswd"):
-            message = f"{key!r} belongs at the top level, not inside a user: it has no effect here"
-            yield Violation((*path, key), message, on_key=True)
-        elif key.replace("-", "_") not in image.user_keys:
-            who, name = f"users of cloud-init {image.version}", key_text(key)
-            message = f"{who} do not know {name!r} and would ignore it"
-            message += did_you_mean(name, sorted(image.user_keys))
-            yield Violation((*path, key), message, on_key=True)
-    if not isinstance(item.get("name"), str):
-        yield Violation(path, "every user needs a name", on_key=True)
-
-    elif SYSTEM_NAMES.fullmatch(item["name"]) and not _GROUP_KEYS & set(item):
-        message = "is the name of a system's own user or group, so useradd would not make it"
-        yield Violation((*path, "name"), message)
-    if "sudo" in item and not isinstance(item["sudo"], (str, list)) and item["sudo"] is not False:
-        message = "must be a text, a list of texts, or false: cloud-init would stop at this user"
-        yield Violation((*path, "sudo"), message)
-
-
-def _group_rules(groups: object, made: Container[str]) -> Iterator[Violation]:
-    """Groups are made before users, and useradd makes a group of the user's own name."""
-    items = groups if isinstance(groups, list) else [groups]
-    names = [(("groups", at), name) for at, item in enumerate(items) for name in _group_names(item)]
-    for place, name in names:
-        path = place if isinstance(groups, list) else ("groups",)
-        if name in made:
-            yield Violation(path, f"{name!r} is a user made here, who gets a group of that name")
-    for at, item in enumerate(items):
-        for members in item.values() if isinstance(item, dict) else ():
-            if any(str(member) in made for member in _members(members)):
-                path = ("groups", at) if isinstance(groups, list) else ("groups",)
-                message = "a member is a user made here, and groups come first: name it there"
-                yield Violation(path, message)
-
-
-def _group_names(item: object) -> list[str]:
-    if isinstance(item, str):
-        return [name.strip() for name in item.split(",")]
-    return [str(name) for name in item] if isinstance(item, dict) else []
-
-
-def _members(value: object) -> list[object]:
-    if isinstance(value, str):
-        return [name.strip() for name in value.split(",")]
-    return value if isinstance(value, list) else []
 
 
 def ordered(problems: Iterable[Problem]) -> tuple[Problem, ...]:

@@ -222,7 +222,7 @@ class Identity:
     key_pem: Secret
     permit_modulus: str
     permit_json: Secret | None
-    charter_json: str | None
+    charter_json: str | None = field(repr=False)
 
 
 # --- the seed, the image and the card -----------------------------------------------------------

@@ -75,7 +75,8 @@ class CloudInit:
     """What the image's own cloud-init understands, beside what today's schema says.
 
     `instead`: what to write in place of a key that it does not know. `every_boot`: the keys that it
-    looks at in every boot, not in the first alone.
+    looks at in every boot, not in the first alone. `ntp_client`: the one of the image, which
+    cloud-init does not find by itself. `locales`: those that the image has made.
     """
 
     version: str
@@ -86,6 +87,8 @@ class CloudInit:
     file_keys: frozenset[str]
     encodings: frozenset[str]
     chpasswd_keys: frozenset[str]
+    ntp_client: str
+    locales: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,11 @@ class Profile:
     files: tuple[FileRule, ...]
     seccomp: Mapping[str, str]
     cloud_init: CloudInit
+
+    @property
+    def boot_files(self) -> tuple[str, ...]:
+        """Files of the image that the Pi would not start well without."""
+        return (self.cmdline.file, "config.txt", self.clock_file)
 
     @property
     def edited_boot_files(self) -> tuple[str, ...]:
@@ -173,6 +181,8 @@ def _cloud_init(data: Mapping[str, Any]) -> CloudInit:
         file_keys=frozenset(data["file_keys"]),
         encodings=frozenset(data["encodings"]),
         chpasswd_keys=frozenset(data["chpasswd_keys"]),
+        ntp_client=str(data["ntp_client"]),
+        locales=frozenset(data["locales"]),
     )
 
 

@@ -73,10 +73,9 @@ def build(
     if found:
         raise yamltext.failure(found, file=found[0].location.file, hint="see docs/cloud-config.md")
     contents = _boot_files(boot, profile=profile, now=ticket.flashed_at)
-    contents[nodeconfig.USER_DATA] = render.user_data(merged.data).encode()
-    contents[nodeconfig.USER_DATA_KEPT] = render.kept_user_data(
-        merged.data, profile=profile
-    ).encode()
+    config = cloudconfig.for_image(merged.data, profile.cloud_init)
+    contents[nodeconfig.USER_DATA] = render.user_data(config).encode()
+    contents[nodeconfig.USER_DATA_KEPT] = render.kept_user_data(config, profile=profile).encode()
     contents["network-config"] = _network(
         spec, node, profile=profile, templates=templates, schemas=schemas or Schemas()
     )
@@ -89,8 +88,9 @@ def build(
         for path, content in files.items()
     }
     digests = {name: stack_digest(files) for name, files in rendered.items()}
-    config = node_config(spec, node, ticket=ticket, identity=identity, stacks=digests)
-    contents[nodeconfig.NODE_JSON] = nodeconfig.dump(config).encode()
+    contents[nodeconfig.NODE_JSON] = nodeconfig.dump(
+        node_config(spec, node, ticket=ticket, identity=identity, stacks=digests)
+    ).encode()
     instance_id = _instance_id(spec, ticket=ticket, contents=contents)
     contents["meta-data"] = render.meta_data(
         spec, node, profile=profile, templates=templates, instance_id=instance_id

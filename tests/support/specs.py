@@ -90,7 +90,7 @@ def extra(text: str, *, file: str = "extra.yaml") -> ExtraConfig:
 
 EXTRA = """\
 #cloud-config
-locale: de_DE.UTF-8
+locale: C.UTF-8
 ssh_pwauth: true
 users:
   - name: guest

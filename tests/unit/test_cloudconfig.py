@@ -44,6 +44,14 @@ def test_case(case: Case) -> None:
     case.compare(problems(case.text))
 
 
+def test_the_image_is_told_in_its_own_words() -> None:
+    merged = merge("ntp: {servers: [a]}\nusers: [{name: a, uid: 2001}, {name: b, uid: '7'}]\n")
+    said = cloudconfig.for_image(merged.data, PROFILE.cloud_init)
+    assert said["ntp"] == {"ntp_client": "ntp", "servers": ["a"]}
+    assert [user.get("uid") for user in said["users"]] == [None, "2001", "7"]
+    assert "ntp" not in cloudconfig.for_image(OURS, PROFILE.cloud_init)
+
+
 # --- one by itself ------------------------------------------------------------------------------
 
 TARGET = Target(image=SPEC.image, node="pi1", user="pirate")
@@ -91,11 +99,11 @@ def test_lists_that_nobody_wrote_are_not_judged() -> None:
 
 
 def test_no_text_is_repeated_with_the_official_schema_either() -> None:
-    kinds = {"write_files": {"items": {"type": "object"}}, "locale": {"enum": ["C"]}}
-    told = judged("write_files: [hunter2]\nlocale: hunter2\n", schema={"properties": kinds})
+    kinds = {"write_files": {"items": {"type": "object"}}, "final_message": {"enum": ["C"]}}
+    told = judged("write_files: [hunter2]\nfinal_message: hunter2\n", schema={"properties": kinds})
     assert told == [
         "extra.yaml:1:15: write_files[0]: must be a mapping, not a string",
-        "extra.yaml:2:1: locale: must be C, not the value",
+        "extra.yaml:2:1: final_message: must be C, not the value",
     ]
 
 

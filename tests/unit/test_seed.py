@@ -236,11 +236,11 @@ def test_users_part_is_in_user_data() -> None:
 
 def test_the_nodes_own_part_comes_after_the_clusters() -> None:
     spec = specs.cluster(
-        specs.node(cloud_config=specs.extra("locale: node\nruncmd: [two]\n")),
-        cloud_config=specs.extra("locale: cluster\nruncmd: [one]\n"),
+        specs.node(cloud_config=specs.extra("locale: C\nruncmd: [two]\n")),
+        cloud_config=specs.extra("locale: C.UTF-8\nruncmd: [one]\n"),
     )
     data = yaml.safe_load(specs.build(spec).files["user-data"].content)
-    assert data["locale"] == "node"
+    assert data["locale"] == "C"
     assert data["runcmd"][-2:] == ["one", "two"]
 
 
