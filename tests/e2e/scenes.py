@@ -65,14 +65,20 @@ def look(stage: Stage, machine: Machine, node: Node, *, begun: float) -> Sight:
     return Sight(node, boot, found, login, machine.rtc, machine.console, seconds)
 
 
-# systemd has no job left, the node service has had its first turns, and what was secret in the
-# user-data is gone. The seed founds its swarm after it has waited 90 s for the time, and is ready.
-_SETTLED = """
+# systemd has no job left, the node service has said in this boot where it stands, and what was
+# secret in the user-data is gone. The seed founds its swarm after it has waited 90 s for the time,
+# and is ready; the others see no manager here. A damaged card has no service to wait for.
+_SETTLED = r"""
 timeout 300 systemctl is-system-running --wait >/dev/null
-goal='phase: *[A-Z]'
-[ -e /var/lib/piflash/identity/permit.json ] && goal='phase: *READY'
+goal='PROBE|BLOCKED'
+[ -e /var/lib/piflash/identity/permit.json ] && goal=READY
+said=/boot/piflash/status.txt
+started() { systemctl show -p ExecMainStartTimestamp --value piflash.service; }
 for i in $(seq {seconds}); do
-  grep -q "^$goal" /boot/piflash/status.txt && [ -e /var/lib/piflash/scrubbed ] && break
+  case $(systemctl is-active piflash.service) in inactive|failed|unknown) break ;; esac
+  since=$(sed -n 's/^since: *//p' $said)
+  grep -Eq "^phase: *($goal)" $said && [ -e /var/lib/piflash/scrubbed ] &&
+    [ "$(date -d "$since" +%s)" -ge "$(date -d "$(started)" +%s)" ] && break
   sleep 1
 done
 """
