@@ -1,8 +1,8 @@
 """Before every start of dockerd: state files that would end it are put aside. Shell.
 
-Facts S9: a zero-length docker-state.json or state.json ends dockerd at its start. Without state.json
-a manager goes on, and a worker finds no manager; without docker-state.json either of them is in no
-swarm, although its certificate and its raft log are there (tests/contract/test_repair.py).
+Facts S9: a zero-length docker-state.json or state.json ends dockerd at its start. Without
+state.json a manager goes on, and a worker finds no manager; without docker-state.json either of
+them is in no swarm, although its certificate and its raft log are there.
 """
 
 from __future__ import annotations

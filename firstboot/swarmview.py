@@ -55,8 +55,11 @@ class Tracker:
 
 
 def read_engine(info: Mapping[str, Any]) -> Engine:
-    """Read `GET /info`; its own certificate and CA are not in there."""
-    swarm = info.get("Swarm") or {}
+    """Read `GET /info`; its own certificate and CA are not in there.
+
+    Here and below, what is of another type than dockerd has it counts as missing.
+    """
+    swarm = _object(info, "Swarm")
     return Engine(
         state=str(swarm.get("LocalNodeState") or "inactive"),
         since=0.0,
@@ -68,12 +71,13 @@ def read_engine(info: Mapping[str, Any]) -> Engine:
 
 def read_swarm(swarm: Mapping[str, Any], nodes: Optional[List[Dict[str, Any]]]) -> Swarm:
     """Read `GET /swarm` and `GET /nodes`."""
-    spec = swarm.get("Spec") or {}
-    root = str((swarm.get("TLSInfo") or {}).get("TrustRoot") or "").encode()
+    spec = _object(swarm, "Spec")
+    root = str(_object(swarm, "TLSInfo").get("TrustRoot") or "").encode()
+    rotations = _object(spec, "CAConfig").get("ForceRotate")
     return Swarm(
         id=str(swarm.get("ID") or ""),
-        labels=dict(spec.get("Labels") or {}),
-        rotations=int((spec.get("CAConfig") or {}).get("ForceRotate") or 0),
+        labels=_labels(spec),
+        rotations=rotations if isinstance(rotations, int) else 0,
         rotating=bool(swarm.get("RootRotationInProgress")),
         ca_since=not_before(root),
         entries=tuple(read_entry(node) for node in nodes or ()),
@@ -82,22 +86,31 @@ def read_swarm(swarm: Mapping[str, Any], nodes: Optional[List[Dict[str, Any]]]) 
 
 def read_entry(node: Mapping[str, Any]) -> Entry:
     """Read one of `GET /nodes`."""
-    spec, status = node.get("Spec") or {}, node.get("Status") or {}
-    manager = node.get("ManagerStatus") or {}
+    spec, status = _object(node, "Spec"), _object(node, "Status")
+    manager = _object(node, "ManagerStatus")
     address = str(status.get("Addr") or "")
     if address in ("", "0.0.0.0", "127.0.0.1"):  # noqa: S104 - read, not bound
         # Of a manager itself the list has no address of its own but the one it advertises.
         address = str(manager.get("Addr") or "").rpartition(":")[0]
     return Entry(
         id=str(node.get("ID") or ""),
-        name=str((node.get("Description") or {}).get("Hostname") or ""),
+        name=str(_object(node, "Description").get("Hostname") or ""),
         address=address,
         role=str(spec.get("Role") or "worker"),
         ready=status.get("State") == "ready",
         leader=bool(manager.get("Leader")),
         reachable=manager.get("Reachability") == "reachable",
-        labels=dict(spec.get("Labels") or {}),
+        labels=_labels(spec),
     )
+
+
+def _object(thing: Mapping[str, Any], name: str) -> Dict[str, Any]:
+    found = thing.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _labels(spec: Mapping[str, Any]) -> Dict[str, str]:
+    return {key: str(text) for key, text in _object(spec, "Labels").items()}
 
 
 def ca_digest(pem: bytes) -> str:

@@ -2,73 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from firstboot import swarmview
-from firstboot.engine import MAX_BYTES, Docker, EngineError
-from firstboot.model import Bind, Engine, Entry, Grant, Swarm, Token
+from firstboot.engine import Docker, EngineError
+from firstboot.model import Bind, Engine, Grant, Token
 from tests.lab import pythons
 from tests.support import baseimage, dockerd
-from tests.support.dockerd import Dockerd, Machines
+from tests.support.dockerd import Machines
+from tests.support.engines import PATIENCE, Machine, until
 
-PATIENCE = 120.0  # far more than anything takes here when the machine is idle
 CHARTER = '{"payload": "e30=", "signature": "00"}'
 YEAR = 365.25 * 86400
 MONTH = 30 * 86400
-
-
-class Machine:
-    """A machine, and the engine of it as the service sees it."""
-
-    def __init__(self, machine: Dockerd) -> None:
-        self.machine = machine
-
-    @property
-    def docker(self) -> Docker:
-        return Docker(self.machine.socket, restart=self.machine.restart)
-
-    @property
-    def address(self) -> str:
-        return self.machine.address
-
-    def engine(self) -> Engine:
-        raw = self.docker.look()
-        assert raw is not None, self.machine.log.read_text()[-2000:]
-        return swarmview.read_engine(raw["info"])
-
-    def swarm(self) -> Swarm | None:
-        raw = self.docker.look()
-        return swarmview.read_swarm(raw["swarm"], raw["nodes"]) if raw and raw["swarm"] else None
-
-    def entries(self) -> dict[str, Entry]:
-        """Of the swarm that it manages, by the host's name."""
-        swarm = self.swarm()
-        return {entry.name: entry for entry in swarm.entries} if swarm else {}
-
-    def read(self, name: str) -> bytes:
-        return (self.machine.data / "swarm/certificates" / name).read_bytes()
-
-    def join(self, leader: Machine, token: Token | None = None) -> None:
-        given = token or leader.docker.worker_token()
-        self.docker.join(self.address, Grant(given, leader.address, "", 1, 0.0))
-
-
-def until(what: Callable[[], object], *, seconds: float = PATIENCE) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.1)
 
 
 def state(machine: Machine, wanted: str) -> Callable[[], bool]:
@@ -143,7 +96,7 @@ def test_founds_a_swarm_that_says_its_epoch_and_has_one_entry(founder: Machine) 
 
 
 def test_what_the_founder_does_not_say_is_as_docker_has_it(founder: Machine) -> None:
-    spec = founder.docker._get("/swarm")["Spec"]
+    spec = founder.docker._calls().get("/swarm")["Spec"]
     assert spec["Name"] == "default"
     assert spec["Dispatcher"]["HeartbeatPeriod"] == 5 * 10**9
     assert spec["Raft"]["SnapshotInterval"] == 10000
@@ -283,7 +236,7 @@ def test_after_a_join_to_a_dead_address_only_leaving_helps(
         idle[1].docker.join(idle[1].address, Grant(token, dead, "", 1, 0.0))
     assert time.monotonic() - begun < 60
     assert idle[1].engine().state in ("pending", "error")
-    with pytest.raises(EngineError, match="already part of a swarm|join"):
+    with pytest.raises(EngineError, match=r"already part of a swarm|join"):
         idle[1].join(founder)
     idle[1].docker.leave()
     until(state(idle[1], "inactive"))
@@ -331,11 +284,11 @@ def test_binding_keeps_the_labels_that_somebody_else_set(founder: Machine, joine
 
 
 def test_a_change_that_met_another_is_an_error(founder: Machine, joiner: Machine) -> None:
-    node = founder.docker._get("/nodes/" + joiner.engine().node_id)
+    node = founder.docker._calls().get("/nodes/" + joiner.engine().node_id)
     path = f"/nodes/{node['ID']}/update?version={node['Version']['Index']}"
-    founder.docker._post(path, dict(node["Spec"], Labels={"first": "1"}))
+    founder.docker._calls().post(path, dict(node["Spec"], Labels={"first": "1"}))
     with pytest.raises(EngineError, match="out of sequence"):
-        founder.docker._post(path, dict(node["Spec"], Labels={"second": "1"}))
+        founder.docker._calls().post(path, dict(node["Spec"], Labels={"second": "1"}))
     assert founder.entries()["pi2"].labels == {"first": "1"}
 
 
@@ -415,22 +368,12 @@ def test_a_restart_ends_once_the_engine_is_back_in_its_swarm(founder: Machine) -
     assert founder.engine().node_id == node_id
 
 
-def test_a_restart_that_fails_says_why_in_english_and_without_a_token() -> None:
-    script = 'echo "$LC_ALL says SWM"TKN-1-digest-secret; exit 3'
-    with pytest.raises(EngineError, match=r": C says SWMTKN-\*\*\*$"):
-        Docker("/nowhere", restart=("sh", "-c", script)).restart()
-
-
-def test_a_restart_by_a_program_that_is_not_there_is_an_error() -> None:
-    with pytest.raises(EngineError, match="no-such-program"):
-        Docker("/nowhere", restart=("no-such-program",)).restart()
-
-
-def test_no_engine_is_no_error_to_who_looks(tmp_path: Path) -> None:
-    docker = Docker(str(tmp_path / "docker.sock"))
-    assert docker.look() is None
-    with pytest.raises(EngineError, match="No such file"):
-        docker.leave()
+def test_a_real_engine_of_today_is_asked_in_the_oldest_version(
+    idle: tuple[Machine, Machine],
+) -> None:
+    docker = Docker(idle[0].machine.socket)
+    docker.look()
+    assert docker._api == "/v1.40"
 
 
 def test_the_python_of_the_pi_founds_and_looks(idle: tuple[Machine, Machine]) -> None:
@@ -450,140 +393,3 @@ def test_the_python_of_the_pi_founds_and_looks(idle: tuple[Machine, Machine]) ->
         check=False,
     )
     assert (done.stdout.split(), done.stderr) == (["True", "1", "True"], "")
-
-
-# --- engines that are not here ------------------------------------------------------------------
-
-
-@contextmanager
-def pretending(path: Path, answer: Callable[[str], bytes]) -> Iterator[list[str]]:
-    """A program that answers on a unix socket; gives the request lines that it got."""
-    asked: list[str] = []
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(path))
-        server.listen()
-
-        def serve() -> None:
-            while True:
-                try:
-                    caller, _ = server.accept()
-                except OSError:
-                    return
-                with caller, caller.makefile("rb") as request:
-                    asked.append(request.readline().decode().rpartition(" ")[0])
-                    try:
-                        caller.sendall(answer(asked[-1]))
-                    except OSError:
-                        continue
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield asked
-        finally:
-            server.shutdown(socket.SHUT_RDWR)
-            thread.join(30)
-
-
-def http(status: int, body: object) -> bytes:
-    text = json.dumps(body).encode()
-    return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(text), text)
-
-
-@pytest.mark.parametrize(
-    ("version", "spoken"),
-    [
-        ({"ApiVersion": "1.40", "MinAPIVersion": "1.12"}, "/v1.40"),
-        ({"ApiVersion": "1.51", "MinAPIVersion": "1.24"}, "/v1.40"),
-        ({"ApiVersion": "1.52", "MinAPIVersion": "1.44"}, "/v1.44"),
-        ({"ApiVersion": "2.1", "MinAPIVersion": "2.0"}, "/v2.0"),
-        ({}, "/v1.40"),
-    ],
-    ids=["19.03", "28", "29", "later", "says nothing"],
-)
-def test_speaks_a_version_that_the_engine_knows(
-    version: dict[str, str], spoken: str, tmp_path: Path
-) -> None:
-    def answer(request: str) -> bytes:
-        return http(200, version if request == "GET /version" else {})
-
-    with pretending(tmp_path / "s", answer) as asked:
-        assert Docker(str(tmp_path / "s")).look() is not None
-    assert asked == ["GET /version", f"GET {spoken}/info"]
-
-
-def test_a_real_engine_of_today_is_asked_in_the_oldest_version(
-    idle: tuple[Machine, Machine],
-) -> None:
-    docker = Docker(idle[0].machine.socket)
-    docker.look()
-    assert docker._api == "/v1.40"
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        http(500, {"message": "bad token SWMTKN-1-digest-secret, really"}),
-        http(503, ["SWMTKN-1-digest-secret"]),
-        b"HTTP/1.1 500 X\r\n\r\nSWMTKN-1-digest-secret",
-        b"SWMTKN-1-digest-secret\r\n\r\n",
-        http(200, ["SWMTKN-1-digest-secret"]),
-    ],
-    ids=["message", "no object", "no JSON", "no HTTP", "no version"],
-)
-def test_no_error_holds_a_token(said: bytes, tmp_path: Path) -> None:
-    def answer(request: str) -> bytes:
-        return http(200, {}) if request == "GET /version" else said
-
-    with pretending(tmp_path / "s", answer), pytest.raises(EngineError) as told:
-        Docker(str(tmp_path / "s")).rotate_ca()
-    assert "secret" not in str(told.value)
-    assert "digest" not in str(told.value)
-    assert told.value.__suppress_context__ or told.value.__context__ is None
-
-
-def test_an_answer_without_end_is_cut_off(tmp_path: Path) -> None:
-    def answer(request: str) -> bytes:
-        return b"HTTP/1.1 200 X\r\n\r\n" + b" " * (MAX_BYTES + (1 << 20))
-
-    with pretending(tmp_path / "s", answer), pytest.raises(EngineError, match="more than"):
-        Docker(str(tmp_path / "s")).rotate_ca()
-
-
-def test_an_engine_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
-    released = threading.Event()
-
-    def answer(request: str) -> bytes:
-        released.wait(30)
-        return b""
-
-    with pretending(tmp_path / "s", answer):
-        begun = time.monotonic()
-        assert Docker(str(tmp_path / "s"), call=0.3).look() is None
-        assert time.monotonic() - begun < 10
-        released.set()
-
-
-def test_an_engine_that_answers_byte_by_byte_is_given_up(tmp_path: Path) -> None:
-    path, stop = tmp_path / "s", threading.Event()
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(path))
-        server.listen()
-
-        def serve() -> None:
-            caller, _ = server.accept()
-            with caller:
-                caller.sendall(b"HTTP/1.1 200 X\r\n\r\n")
-                while not stop.wait(0.05):
-                    try:
-                        caller.sendall(b" ")
-                    except OSError:
-                        return
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        begun = time.monotonic()
-        assert Docker(str(path), call=0.5).look() is None
-        assert time.monotonic() - begun < 10
-        stop.set()
-        thread.join(30)

@@ -130,3 +130,17 @@ def test_an_engine_outside_of_a_swarm_has_no_swarm() -> None:
     view = Tracker(begun=0.0).follow({"info": {}, "swarm": None, "nodes": None}, 1.0)
     assert view.engine is not None
     assert (view.engine.state, view.engine.manager, view.swarm) == ("inactive", False, None)
+
+
+@pytest.mark.parametrize("odd", [None, 1, "x", [], [1], {"Labels": [1]}, {"CAConfig": {"x": 1}}])
+def test_what_is_of_another_type_counts_as_missing(odd: object) -> None:
+    swarm = {"ID": odd, "Spec": odd, "TLSInfo": odd}
+    entry = {"Spec": odd, "Description": odd, "Status": odd, "ManagerStatus": odd}
+    raw = {"info": {"Swarm": odd}, "swarm": swarm, "nodes": [entry]}
+    view = Tracker(begun=0.0).follow(raw, 1.0)
+    assert view.engine is not None
+    assert (view.engine.state, view.engine.manager) == ("inactive", False)
+    assert view.swarm is not None
+    assert (view.swarm.labels, view.swarm.rotations, view.swarm.epoch) == ({}, 0, 0)
+    (found,) = view.swarm.entries
+    assert (found.name, found.address, found.role, found.ready) == ("", "", "worker", False)
