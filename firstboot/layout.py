@@ -66,6 +66,11 @@ class Layout:
         return os.path.join(self.root, "var/lib/docker")
 
     @property
+    def docker_socket(self) -> str:
+        """Where the engine listens. Below the root too: a test never meets the host's engine."""
+        return os.path.join(self.root, "var/run/docker.sock")
+
+    @property
     def scrubbed(self) -> str:
         """There once no secret of the user-data is left outside of its place (scrub.py)."""
         return os.path.join(self.state, "scrubbed")

@@ -94,7 +94,7 @@ class Service:
         timekeeper = Timekeeper(
             root=self._layout.root, tick=self._layout.tick, flashed_at=float(config.flashed_at)
         )
-        around = Surroundings(self._layout, Docker(), peers, server, self._teller, timekeeper)
+        around = Surroundings(self._layout, Docker(self._layout.docker_socket), peers, server, self._teller, timekeeper)
         return Node(card, around)
 
     def _network(self, card: Card) -> Tuple[Peers, Server]:

@@ -61,6 +61,8 @@ def look(stage: Stage, machine: Machine, node: Node, *, begun: float) -> Sight:
     seconds = time.monotonic() - begun
     found = json.loads(machine.run(PROBE, seconds=patience, program="python3").splitlines()[-1])
     login = _login(stage, node)
+    if login.startswith(NO_ANSWER):
+        login += machine.run(_WHY_NO_ANSWER, seconds=patience)
     boot = machine.starts - 1
     return Sight(node, boot, found, login, machine.rtc, machine.console, seconds)
 
@@ -85,14 +87,23 @@ done
 SETTLES = 400
 
 
+NO_ANSWER = "no answer"
+_WHY_NO_ANSWER = """
+uptime; ps -eo pid,stat,wchan:20,etime,time,args --sort=-etime | grep -v '\\]$' | tail -40; ss -tn
+systemctl list-jobs; journalctl -m -b -n 40 --no-pager
+"""
+
+
 def _login(stage: Stage, node: Node) -> str:
     """What a person gets who logs in over ssh from the home network: names, or the refusal."""
     address = node.lan.partition("/")[0] or node.dhcp
     if not address:
         return "no address"
+    log = stage.directory / f"ssh-{address}.log"
+    log.unlink(missing_ok=True)
     options = ("BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null")
     command = [
-        *("ssh", "-i", str(stage.key), "-o", "ConnectTimeout=30", "-o", "LogLevel=ERROR"),
+        *("ssh", "-v", "-E", str(log), "-i", str(stage.key), "-o", "ConnectTimeout=30"),
         *(part for option in options for part in ("-o", option)),
         f"{node.user}@{address}",
         "id -un; hostname; sudo -n id -un; docker version --format '{{.Client.Version}}' | wc -l",
@@ -107,7 +118,7 @@ def _login(stage: Stage, node: Node) -> str:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return "no answer"
+        return f"{NO_ANSWER}; ssh said:\n{log.read_text()[-1500:]}\n"
     return " ".join((done.stdout + done.stderr).split())
 
 
