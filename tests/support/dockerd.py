@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from tests.lab import switch as net
-from tests.lab.clocks import FENCE
+from tests.lab.clocks import FENCE, Clock
 from tests.lab.switch import Switch
 from tests.support import tools
 
@@ -42,8 +42,9 @@ mount -t sysfs sysfs sys
 mount --rbind /sys/fs/cgroup sys/fs/cgroup
 mount -t proc proc proc
 mount -t tmpfs -o mode=755 tmpfs run
-mkdir -p var/lib/docker mnt
+mkdir -p var/lib/docker mnt lab
 mount --bind "$1/docker" var/lib/docker
+mount --bind "$1/lab" lab
 hostname "$2"
 pivot_root . mnt
 umount -l /mnt
@@ -61,10 +62,22 @@ class EndedError(Exception):
 
 
 class Dockerd:
-    """A machine with a dockerd. `data` is its /var/lib/docker, which stays when it is off."""
+    """A machine with a dockerd. `data` is its /var/lib/docker, which stays when it is off.
 
-    def __init__(self, name: str, directory: Path, switch: Switch, *, number: int) -> None:
+    `library`: tests/lab/clock.c, compiled; then dockerd goes by `clock`, which can be set.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        switch: Switch,
+        *,
+        number: int,
+        library: Path | None = None,
+    ) -> None:
         self.name = name
+        self.clock = Clock(directory / "lab/clock")
         self.address = f"{net.SUBNET}.{number}"
         self.data = directory / "docker"
         self.log = directory / "dockerd.log"
@@ -73,8 +86,13 @@ class Dockerd:
         self._switch = switch
         self._machine: subprocess.Popen[str] | None = None
         self._dockerd: subprocess.Popen[bytes] | None = None
-        for part in ("docker", "layer"):
+        for part in ("docker", "layer", "lab"):
             (directory / part).mkdir(parents=True, exist_ok=True)
+        self._preload = ""
+        if library:
+            self.clock.shift(0.0)
+            shutil.copy(library, directory / "lab")
+            self._preload = f"/lab/{library.name}"
 
     @property
     def is_on(self) -> bool:
@@ -160,7 +178,8 @@ class Dockerd:
 
     def _command(self) -> tuple[str, ...]:
         group = f"--cgroup-parent=/{self._switch.group}/{self.name}"
-        return ("dockerd", "--host=unix:///run/docker.sock", group)
+        clock = ("env", f"LD_PRELOAD={self._preload}") if self._preload else ()
+        return (*clock, "dockerd", "--host=unix:///run/docker.sock", group)
 
     def _wait_booted(self) -> None:
         deadline = time.monotonic() + SECONDS
@@ -189,10 +208,11 @@ class Dockerd:
 class Machines:
     """A context manager: machines in one network. `directory` is on a real file system."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, library: Path | None = None) -> None:
         self._directory = directory
+        self._library = library
         self._stack = ExitStack()
-        self._switch = self._stack.enter_context(Switch())
+        self.switch = self._stack.enter_context(Switch())
         self._numbers = iter(range(11, 250))
 
     def __enter__(self) -> Machines:
@@ -203,7 +223,13 @@ class Machines:
 
     def make(self, name: str) -> Dockerd:
         """Give a new machine, which is off."""
-        machine = Dockerd(name, self._directory / name, self._switch, number=next(self._numbers))
+        machine = Dockerd(
+            name,
+            self._directory / name,
+            self.switch,
+            number=next(self._numbers),
+            library=self._library,
+        )
         self._stack.callback(shutil.rmtree, machine.data, ignore_errors=True)
         self._stack.callback(machine.pull_the_plug)
         return machine
