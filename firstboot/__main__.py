@@ -36,12 +36,16 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def early(layout: Layout) -> int:
     """Before each start of dockerd: put torn state files aside, raise the clock to its floor."""
-    for name in repair.put_aside(layout.docker):
-        log("early: %s was torn; it is kept as %s.broken" % (name, name))
     content = files.read(layout.node_json, limit=nodeconfig.MAX_BYTES)
-    if content is None:
+    try:
+        config = None if content is None else nodeconfig.parse(content.decode("utf-8"))
+    except ValueError as error:
+        log("early: %s: %s" % (layout.node_json, error))
+        config = None
+    for name in repair.put_aside(layout.docker, address=config.address if config else ""):
+        log("early: %s was torn; it is kept as %s.broken" % (name, name))
+    if config is None:
         return 0
-    config = nodeconfig.parse(content.decode("utf-8"))
     timekeeper = Timekeeper(root=layout.root, tick=layout.tick, flashed_at=float(config.flashed_at))
     pem = files.read(os.path.join(layout.docker, NODE_CERTIFICATE), limit=MAX_PEM) or b""
     if timekeeper.raise_to_floor(certified=swarmview.not_before(pem)):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -96,6 +97,35 @@ def test_torn_state_files_are_put_aside_before_dockerd_starts(
     assert main(["early", "--boot", layout.boot, "--root", layout.root]) == 0
     assert sorted(os.listdir(swarm)) == ["docker-state.json.broken", "state.json"]
     assert "docker-state.json was torn" in capsys.readouterr().err
+
+
+def test_a_node_of_a_swarm_gets_a_state_file_that_keeps_it_there(tmp_path: Path) -> None:
+    """That dockerd then goes on as the same node is played in tests/lab (facts S9)."""
+    layout = insert(tmp_path)
+    assert main(["import", "--boot", layout.boot, "--root", layout.root]) == 0
+    swarm = Path(layout.docker, "swarm")
+    (swarm / "certificates").mkdir(parents=True)
+    (swarm / "certificates/swarm-node.crt").write_text("a certificate")
+    (swarm / "docker-state.json").write_bytes(b"")
+    assert main(["early", "--boot", layout.boot, "--root", layout.root]) == 0
+    state = json.loads((swarm / "docker-state.json").read_text())
+    address = json.loads(Path(layout.node_json).read_text())["address"]
+    assert (state["AdvertiseAddr"], state["ListenAddr"]) == (f"{address}:2377", "0.0.0.0:2377")
+    assert (swarm / "docker-state.json.broken").read_bytes() == b""
+
+
+def test_an_unreadable_description_of_the_node_does_not_keep_dockerd_from_starting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = insert(tmp_path)
+    assert main(["import", "--boot", layout.boot, "--root", layout.root]) == 0
+    Path(layout.node_json).write_text("{")
+    swarm = Path(layout.docker, "swarm")
+    swarm.mkdir(parents=True)
+    (swarm / "docker-state.json").write_bytes(b"")
+    assert main(["early", "--boot", layout.boot, "--root", layout.root]) == 0
+    assert os.listdir(swarm) == ["docker-state.json.broken"]
+    assert "node.json" in capsys.readouterr().err
 
 
 def test_before_anything_was_imported_there_is_nothing_to_do_early(tmp_path: Path) -> None:
