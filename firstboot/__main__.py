@@ -7,11 +7,13 @@ import os
 import sys
 from typing import Optional, Sequence
 
-from firstboot import files, importer, nodeconfig, repair, service, swarmview
+from firstboot import address, files, importer, nodeconfig, repair, service, swarmview
+from firstboot.address import AddressError
 from firstboot.clock import Timekeeper
 from firstboot.importer import CardError
 from firstboot.layout import Layout
 from firstboot.node import MAX_PEM, NODE_CERTIFICATE
+from firstboot.nodeconfig import NodeConfig
 from firstboot.teller import log
 
 
@@ -35,7 +37,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def early(layout: Layout) -> int:
-    """Before each start of dockerd: put torn state files aside, raise the clock to its floor."""
+    """Before each start of dockerd: torn state files, the clock's floor, a member's address."""
     content = files.read(layout.node_json, limit=nodeconfig.MAX_BYTES)
     try:
         config = None if content is None else nodeconfig.parse(content.decode("utf-8"))
@@ -48,9 +50,21 @@ def early(layout: Layout) -> int:
         return 0
     timekeeper = Timekeeper(root=layout.root, tick=layout.tick, flashed_at=float(config.flashed_at))
     pem = files.read(os.path.join(layout.docker, NODE_CERTIFICATE), limit=MAX_PEM) or b""
-    if timekeeper.raise_to_floor(certified=swarmview.not_before(pem)):
+    certified = swarmview.not_before(pem)
+    if timekeeper.raise_to_floor(certified=certified):
         log("early: the clock was behind; it is at its floor now")
+    if certified:
+        _raise_address(config)
     return 0
+
+
+def _raise_address(config: NodeConfig) -> None:
+    """Of a member of a swarm: without it dockerd finds no manager and waits 20 s (facts S2)."""
+    try:
+        if not address.is_up(config.address, interface=config.interface):
+            address.bring_up(config.address, subnet=config.subnet, interface=config.interface)
+    except AddressError as error:
+        log("early: %s" % error)
 
 
 def _parser() -> argparse.ArgumentParser:
