@@ -64,9 +64,12 @@ class Timekeeper:
         self._notice(time.time())
 
     def raise_to_floor(self, *, certified: float) -> bool:
-        """Set the clock to its floor if it is behind; say whether it was."""
+        """Set the clock to its floor if it is behind; say whether it was.
+
+        Not if NTP set it: then it is the floor that is wrong.
+        """
         floor = self.floor(certified=certified)
-        if time.time() >= floor:
+        if time.time() >= floor or self._synchronised():
             return False
         time.clock_settime(time.CLOCK_REALTIME, floor)
         self._notice(time.time())
@@ -77,8 +80,13 @@ class Timekeeper:
         return self._stepped is not None and self._stepped > since
 
     def keep(self, clock: Clock) -> None:
-        """Keep the time on disk now and then, if it can be trusted. OSError if the card resists."""
-        if clock.quality not in ("ntp", "peer") or clock.time - self._last_tick() < TICK:
+        """Keep the time on disk now and then, if it can be trusted. OSError if the card resists.
+
+        NTP also takes back a time that was wrong: nothing else could, as a floor never falls.
+        """
+        ahead = clock.time - self._last_tick()
+        wrong = clock.quality == "ntp" and ahead < -TICK
+        if clock.quality not in ("ntp", "peer") or (ahead < TICK and not wrong):
             return
         files.replace(self._tick, b"%d\n" % clock.time, mode=0o644)
         self._kept = clock.time

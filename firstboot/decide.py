@@ -46,11 +46,28 @@ CLOCK_BEHIND = 240.0
 # from the past is good for years. So the swarm is rather founded too early. Less than facts S1's
 # 5 minutes does no harm.
 UNEXPLAINED = 240.0
+STUCK = 120.0  # seconds of the same failure until it is told as a trouble
 STRANGER = 3  # answers of "not of this swarm" in a row that are believed
 
 
 def decide(config: NodeConfig, permit: str, seen: Observation, now: float) -> Decision:
     """Give the next step; `permit` is the text that the node's card carries, or empty."""
+    decision = _next(config, permit, seen, now)
+    failing = seen.notes.failing
+    if failing is None or decision.reason or now - failing.since < STUCK:
+        return decision
+    if _kind(type(decision.action).__name__) != _kind(failing.action):
+        return decision
+    # It is tried again all the same (invariant L4: whatever does not progress says why).
+    return replace(decision, why=failing.why, reason="disk" if failing.disk else "stuck")
+
+
+def _kind(action: str) -> str:
+    """A join that fails is asked for anew each time: to a person that is one step."""
+    return "Join" if action == "AskJoin" else action
+
+
+def _next(config: NodeConfig, permit: str, seen: Observation, now: float) -> Decision:
     if seen.engine is None:
         reason = "docker" if now - seen.engine_since > DOCKER_PATIENCE else ""
         return Decision("DOCKER", "dockerd does not answer", wait=1.0, reason=reason)
@@ -223,7 +240,11 @@ def _refusal(seen: Observation, now: float) -> str:
         return ""
     if seen.notes.refused:
         return "refused"
-    return "name-taken" if now - first > PROBE_PATIENCE else ""
+    if now - first < PROBE_PATIENCE:
+        return ""
+    return {leader.LIVES: "name-taken", leader.NO_ROOM: "no-quorum"}.get(
+        seen.notes.refusal, "stuck"
+    )
 
 
 def _leaders(seen: Observation, now: float) -> List[Hello]:
@@ -239,7 +260,7 @@ def _leaders(seen: Observation, now: float) -> List[Hello]:
 def _error(config: NodeConfig, seen: Observation, engine: Engine, now: float) -> Decision:
     why = "dockerd cannot take part in its swarm: %s" % (engine.error or "it does not say why")
     restarted = seen.notes.restarted
-    if not seen.memory.swarm_epoch:
+    if not seen.memory.swarm_epoch and not seen.memory.founded:
         return Decision("LEAVE", why, Leave())
     if engine.stale_clock or restarted is None or now - restarted > RESTART_AGAIN:
         return Decision("RECOVER", why, RestartDocker())

@@ -30,7 +30,7 @@ def hello(config: NodeConfig, seen: Observation, decision: Decision) -> Hello:
         node_id=engine.node_id if engine else "",
         swarm_id=swarm.id if swarm else "",
         swarm_epoch=kept.swarm_epoch if inside else 0,
-        was_member=kept.swarm_epoch > 0 or kept.founding > 0,
+        was_member=max(kept.swarm_epoch, kept.founding, kept.founded) > 0,
         quorum=bool(leaders) and settled,
         leader=config.name if mine else (leaders[0].bound if leaders else ""),
         grants=bool(swarm and mine and settled and not swarm.rotating and founded(seen, swarm)),

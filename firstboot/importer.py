@@ -12,7 +12,7 @@ import ssl
 from dataclasses import dataclass
 from typing import Dict, List, Tuple
 
-from firstboot import files, nodeconfig
+from firstboot import files, memory, nodeconfig
 from firstboot.layout import Layout
 from firstboot.nodeconfig import (
     CA_PEM,
@@ -57,8 +57,15 @@ def import_card(layout: Layout) -> Card:
     config = _import_node_json(layout)
     if not os.path.isdir(layout.identity):
         _import_identity(layout, name=config.name)
+    else:
+        _check_usable(layout.identity, remedy="flash %s again" % config.name)
     permit, charter = (_text(layout, name) for name in (PERMIT_JSON, CHARTER_JSON))
-    return Card(config, permit, charter, left=_scrub(layout.card_identity))
+    return Card(config, permit, charter, left=scrub(layout))
+
+
+def scrub(layout: Layout) -> Tuple[str, ...]:
+    """Remove the identity from FAT; give what had to be left, and why. May be repeated."""
+    return _scrub(layout.card_identity)
 
 
 def _text(layout: Layout, name: str) -> str:
@@ -67,7 +74,8 @@ def _text(layout: Layout, name: str) -> str:
 
 
 def _import_node_json(layout: Layout) -> NodeConfig:
-    """The copy on ext4 wins: FAT is where a power cut does its damage."""
+    """The copy on ext4 wins, unless it is the one that is torn."""
+    trouble = "%s: not there" % layout.card_node_json
     for path in (layout.node_json, layout.card_node_json):
         content = files.read(path, limit=nodeconfig.MAX_BYTES)
         if content is None:
@@ -75,11 +83,12 @@ def _import_node_json(layout: Layout) -> NodeConfig:
         try:
             config = nodeconfig.parse(content.decode("utf-8"))
         except (ConfigError, UnicodeDecodeError) as error:
-            raise CardError("%s: %s" % (path, error), remedy="flash this card again") from None
+            trouble = "%s: %s" % (path, error)
+            continue
         if path != layout.node_json:
             files.replace(layout.node_json, content, mode=0o600)
         return config
-    raise CardError("%s: not there" % layout.card_node_json, remedy="flash this card again")
+    raise CardError(trouble, remedy="flash this card again")
 
 
 def _import_identity(layout: Layout, *, name: str) -> None:
@@ -102,6 +111,7 @@ def _import_identity(layout: Layout, *, name: str) -> None:
         files.create(os.path.join(new, file), content, mode=0o600)
     _check_usable(new, remedy=again)
     files.sync_directory(new)
+    memory.begin(layout.memory)
     os.rename(new, layout.identity)
     files.sync_directory(layout.state)
 
@@ -115,10 +125,10 @@ def _check_usable(directory: str, *, remedy: str) -> None:
         context.load_cert_chain(
             os.path.join(directory, NODE_PEM), os.path.join(directory, NODE_KEY), password=""
         )
-    except ssl.SSLError as error:
+    except OSError as error:
+        why = getattr(error, "reason", None) or error.strerror or "not PEM"
         raise CardError(
-            "the identity on the card cannot be used (%s)" % (error.reason or "not PEM"),
-            remedy=remedy,
+            "the identity cannot be used (%s: %s)" % (directory, why), remedy=remedy
         ) from None
 
 

@@ -28,6 +28,9 @@ from firstboot.model import (
 from firstboot.nodeconfig import NodeConfig
 
 GONE = 30.0  # seconds: an entry that is down and silent for that long belongs to no node any more
+LIVES = "a node of this name is in the swarm and lives"
+NO_ROOM = "without its old entry the managers have no quorum"
+OWN_LABELS = "piflash."  # no label of the cluster file begins so
 DEMOTED = 30.0  # facts S14: between a demotion and the next promotion
 # A token that nobody joined with in this time is void: see RotateToken.
 GRANT_LIVES = 60.0
@@ -92,6 +95,7 @@ def wanted(config: NodeConfig, name: str) -> Dict[str, str]:
         for peer in config.roster
         if peer.name == name
         for key, text in peer.labels.items()
+        if not key.startswith(OWN_LABELS)
     }
 
 
@@ -175,13 +179,13 @@ def make_room(
         if entry.bound != claim.name:
             continue
         if lives(seen, entry, now):
-            return "a node of this name is in the swarm and lives", None
+            return LIVES, None
         if not gone(seen, entry, now):
             left = GONE - entry.down_for
             return "its old entry may go in %d s" % max(1, left), None
         if entry.role == "manager":
             if not may_lose(swarm, entry):
-                return "without its old entry the managers have no quorum", None
+                return NO_ROOM, None
             why = "a new card of %s asks, its old one is gone" % claim.name
             return "", Decision("ROSTER", why, Demote(entry.id))
         label = swarm.labels.get("%s.%s" % (GENERATION_LABEL, claim.name), "0")

@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict
-from typing import Dict, Optional
+from dataclasses import asdict, replace
+from typing import Dict, Optional, Tuple
 
 from firstboot import files
 from firstboot.model import Memory
@@ -18,19 +18,42 @@ MAX_BYTES = 1 << 20
 NUMBERS = ("epoch", "founding", "founded", "swarm_epoch")
 
 
-def load(path: str) -> Optional[Memory]:
-    """Give what was kept last, or before that if the last cannot be read; None if nothing was.
+def load(path: str, *, lost: Memory) -> Tuple[Memory, str]:
+    """Give what was kept last, and what is wrong with it: empty if nothing is.
 
-    ValueError if there are files and none of them can be read.
+    `lost`: what to believe if there is nothing to read. It is then kept, so that it is believed at
+    the next start too; what could not be read stays beside it for a person to look at.
     """
-    found = [files.read(name, limit=MAX_BYTES) for name in (path, path + ".old")]
-    for content in found:
+    for name in (path, path + ".old"):
+        content = files.read(name, limit=MAX_BYTES)
         memory = parse(content) if content is not None else None
-        if memory is not None:
-            return memory
-    if any(content is not None for content in found):
-        raise ValueError("%s: neither it nor the one before can be read" % path)
-    return None
+        if memory is None:
+            continue
+        if name == path:
+            return memory, ""
+        # It lacks the last thing that was kept: at worst, that the permit is used up.
+        kept = replace(memory, founded=max(memory.founded, memory.founding, lost.founded))
+        return _instead(path, kept), "%s cannot be read; the one before is believed" % path
+    return _instead(path, lost), "%s cannot be read: this card founds no swarm any more" % path
+
+
+def _instead(path: str, memory: Memory) -> Memory:
+    content = files.read(path, limit=MAX_BYTES)
+    if content is not None:
+        files.create(path + ".broken", content, mode=0o600)
+    files.replace(path, dump(memory), mode=0o600)
+    return memory
+
+
+def begin(path: str) -> None:
+    """Keep that nothing has happened yet; from then on a missing memory is a lost one."""
+    if not os.path.exists(path):
+        files.replace(path, dump(Memory(epoch=0)), mode=0o600)
+
+
+def lost(*, epoch: int, seed: bool) -> Memory:
+    """What a node of an epoch believes without a memory: it was in a swarm, its permit is used."""
+    return Memory(epoch=0, founded=epoch if seed else 0, swarm_epoch=epoch)
 
 
 def keep(path: str, memory: Memory) -> None:
@@ -58,14 +81,3 @@ def parse(content: bytes) -> Optional[Memory]:
         return None
     numbers = {key: int(str(data.get(key, 0))) for key in NUMBERS}
     return Memory(seen={str(name): int(number) for name, number in seen.items()}, **numbers)
-
-
-def lost(path: str, *, epoch: int) -> Memory:
-    """What to believe when the memory cannot be read: that this card's permit is used up.
-
-    The files are kept aside for a person to look at.
-    """
-    for name in (path, path + ".old"):
-        if os.path.exists(name):
-            os.replace(name, name + ".broken")
-    return Memory(epoch=0, founded=epoch)

@@ -232,6 +232,16 @@ class Grant:
 
 
 @dataclass(frozen=True)
+class Failing:
+    """A kind of action that has failed since then, and not once worked. `disk`: for want of one."""
+
+    action: str
+    since: float
+    why: str
+    disk: bool
+
+
+@dataclass(frozen=True)
 class Notes:
     """What a node keeps until it is turned off: what it did, and what it waits for.
 
@@ -239,7 +249,7 @@ class Notes:
     has said nothing better. `refused`: it said no, rather than later. `strangers`: how often in a
     row the leader did not know this node's swarm id. `granted`: tokens given that have not been
     used. `token_is_out`: the worker token was given to somebody since it was last changed, or by
-    an earlier leader.
+    an earlier leader. `failing`: the last action that failed, unless it has worked since.
     """
 
     grant: Optional[Grant] = None
@@ -252,7 +262,7 @@ class Notes:
     granted: Tuple[Granted, ...] = ()
     token_is_out: bool = True
     demoted: Optional[float] = None
-    failure: str = ""
+    failing: Optional[Failing] = None
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ Everything it works with is given to it, so that the same turn runs on a Pi and 
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from dataclasses import dataclass, replace
 from typing import Callable, Dict, Mapping
 
-from firstboot import address, files, greeting, memory, notes, scrub, swarmview
+from firstboot import address, files, greeting, importer, memory, notes, scrub, swarmview
 from firstboot.address import AddressError
 from firstboot.clock import Timekeeper
 from firstboot.decide import decide
@@ -52,6 +53,7 @@ from firstboot.wire import Reply
 AFTER_FAILURE = 1.0  # seconds until a failed action is tried again
 LOOK = 10.0  # the longest pause between two looks
 MAX_PEM = 65536
+NO_DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO)
 ROOT_CA = "swarm/certificates/swarm-root-ca.crt"
 NODE_CERTIFICATE = "swarm/certificates/swarm-node.crt"
 
@@ -79,6 +81,7 @@ class Node:
         self._notes = Notes()
         self._tracker = Tracker(begun=self._begun)
         self._memory = self._load()
+        self._left = card.left  # of the identity on FAT
 
     def turn(self) -> float:
         """Take one step; give the seconds until the next is wanted. A failed action is told."""
@@ -138,19 +141,20 @@ class Node:
         return files.read(path, limit=MAX_PEM) or b""
 
     def _load(self) -> Memory:
-        path = self._around.layout.memory
-        try:
-            found = memory.load(path)
-        except ValueError as error:
-            self._around.teller.complain("%s; its permit counts as used up" % error)
-            found = memory.lost(path, epoch=self._config.epoch)
-        return found or Memory(epoch=0)
+        config = self._config
+        lost = memory.lost(epoch=config.epoch, seed=config.name == config.seed.name)
+        found, complaint = memory.load(self._around.layout.memory, lost=lost)
+        if complaint:
+            self._around.teller.complain(complaint)
+        return found
 
     def _housekeeping(self, seen: Observation) -> None:
         """What no decision depends on; it may fail, and is tried again at the next turn."""
         try:
             self._around.timekeeper.keep(seen.clock)
             scrub.user_data(self._around.layout)
+            if self._left:
+                self._left = importer.scrub(self._around.layout)
         except OSError as error:
             self._around.teller.complain("%s: %s" % (error.filename, error.strerror))
 
@@ -170,7 +174,8 @@ class Node:
         except (EngineError, AddressError) as error:
             return Outcome(failure=str(error))
         except OSError as error:
-            return Outcome(failure="%s: %s" % (error.filename or "", error.strerror or error))
+            why = "%s: %s" % (error.filename or "", error.strerror or error)
+            return Outcome(failure=why, disk=error.errno in NO_DISK)
 
     def _apply(self, action: Action, seen: Observation) -> Outcome:
         if isinstance(action, AskJoin):

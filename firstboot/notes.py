@@ -14,6 +14,7 @@ from firstboot.model import (
     Ask,
     AskJoin,
     Demote,
+    Failing,
     Grant,
     Granted,
     Join,
@@ -30,19 +31,23 @@ MOST_GRANTED = 256  # names at a time
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of an action. `status`: of an answer received. `failure`: why it failed."""
+    """What came of an action. `status`: of an answer received. `failure`: why it failed.
+
+    `disk`: because the node's own file system is full, or cannot be written.
+    """
 
     status: str = ""
     why: str = ""
     grant: Optional[Grant] = None
     failure: str = ""
+    disk: bool = False
 
 
 def after(
     notes: Notes, action: Action, outcome: Outcome, *, now: float, ask: Optional[Ask] = None
 ) -> Notes:
     """Give the notes after an action; `ask` is the one that an Answer answered."""
-    notes = replace(notes, failure=outcome.failure)
+    notes = replace(notes, failing=_failing(notes.failing, action, outcome, now))
     if isinstance(action, AskJoin):
         if outcome.status == "granted" and outcome.grant:
             return replace(
@@ -66,6 +71,17 @@ def after(
     if isinstance(action, Answer) and action.status == "granted" and ask and not outcome.status:
         return _granted(notes, Granted(ask.claim.name, ask.claim.generation, now))
     return notes
+
+
+def _failing(
+    before: Optional[Failing], action: Action, outcome: Outcome, now: float
+) -> Optional[Failing]:
+    kind = type(action).__name__
+    same = before is not None and before.action == kind
+    if not outcome.failure:
+        return None if same else before
+    since = before.since if before is not None and same else now
+    return Failing(kind, since, outcome.failure, outcome.disk)
 
 
 def _refused(notes: Notes, outcome: Outcome, now: float) -> Notes:

@@ -92,6 +92,10 @@ class Peers:
         """Begin to call."""
         self._thread.start()
 
+    def runs(self) -> bool:
+        """Whether its thread is there, as it should be until it is closed."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """Stop calling."""
         self._closing = True
@@ -196,7 +200,7 @@ class Peers:
             try:
                 self._turn()
             except Exception:  # noqa: BLE001 - nobody is there to start the service again
-                traceback.print_exc()
+                self._log(traceback.format_exc().rstrip())
                 for line in self._lines.values():
                     self._hang_up(line)
                 time.sleep(1.0)

@@ -21,6 +21,9 @@ REASONS: Mapping[str, str] = {
     "foreign-swarm": "piflash did not found this swarm: docker swarm leave --force",
     "swarm-error": "on the node: docker info; journalctl -m -u docker; if it stays: flash it again",
     "clock": "see that the nodes can reach an NTP server",
+    "disk": "the card is full or cannot be written: on the node: df -h; docker system prune; if it "
+    "stays: flash {name} again",
+    "stuck": "the same step fails again and again: see why, and `journalctl -m -u piflash`",
     "name-taken": "two cards of {name} run at once: turn one of them off",
     "locked": "this swarm is autolocked, which piflash does not use: docker swarm unlock",
     "fault": "see `journalctl -m -u piflash` on the node",

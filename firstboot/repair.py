@@ -2,11 +2,13 @@
 
 Facts S9: a zero-length docker-state.json or state.json ends dockerd at its start. Without
 state.json a manager goes on, and a worker finds no manager; without docker-state.json either of
-them is in no swarm, although its certificate and its raft log are there.
+them is in no swarm, although its certificate and its raft log are there. The list of image names
+ends dockerd just so (seen with 20.10); without it images stay, and are named by the next pull.
 """
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from typing import List
@@ -15,6 +17,7 @@ from firstboot import files
 
 STATE = "swarm/docker-state.json"
 REMOTES = "swarm/state.json"
+IMAGES = "image/*/repositories.json"
 CERTIFICATE = "swarm/certificates/swarm-node.crt"
 MAX_BYTES = 1 << 20
 _SWARM_PORT = 2377
@@ -28,10 +31,11 @@ def put_aside(docker: str, *, address: str = "") -> List[str]:
     docker-state.json in place of a torn one, and so keeps its swarm.
     """
     moved = []
-    for name in (STATE, REMOTES):
-        path = os.path.join(docker, name)
+    images = sorted(glob.glob(os.path.join(glob.escape(docker), IMAGES)))
+    for path in [os.path.join(docker, STATE), os.path.join(docker, REMOTES)] + images:
+        name = os.path.relpath(path, docker)
         content = files.read(path, limit=MAX_BYTES)
-        if content is None or _readable(name, content):
+        if content is None or len(content) > MAX_BYTES or _readable(name, content):
             continue
         if name == STATE and address and files.read(os.path.join(docker, CERTIFICATE), limit=1):
             files.create(path + ".broken", content, mode=0o600)
@@ -50,6 +54,8 @@ def _readable(name: str, content: bytes) -> bool:
         return False
     if name == REMOTES:
         return data is None or isinstance(data, list)
+    if name != STATE:
+        return data is None or isinstance(data, dict)
     # An object without it ends dockerd just so: "could not parse listen address".
     return isinstance(data, dict) and bool(data.get("ListenAddr"))
 

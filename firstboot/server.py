@@ -108,6 +108,10 @@ class Server:
         """Begin to serve."""
         self._thread.start()
 
+    def runs(self) -> bool:
+        """Whether its thread is there, as it should be until it is closed."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """Stop serving: open asks stay without an answer."""
         self._closing = True
@@ -152,7 +156,7 @@ class Server:
             try:
                 self._turn()
             except Exception:  # noqa: BLE001 - nobody is there to start the service again
-                traceback.print_exc()
+                self._log(traceback.format_exc().rstrip())
                 for connection in list(self._connections.values()):
                     self._drop(connection)
                 time.sleep(1.0)

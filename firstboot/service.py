@@ -24,7 +24,7 @@ FAULT_AGAIN = 10.0
 
 
 def run(layout: Layout) -> int:
-    """Run until a signal asks to stop; give the exit code, 0."""
+    """Run until a signal asks to stop; give the exit code, 0, or 1 if it cannot go on."""
     # Pipes, because a handler that sets a threading.Event can deadlock with the waiting thread.
     stop, asked = os.pipe()
     bell, ring = os.pipe()
@@ -40,6 +40,9 @@ def run(layout: Layout) -> int:
     try:
         while True:
             pause = service.turn()
+            if not service.whole():
+                log("stopping: a thread is gone; systemd starts this service again")
+                return 1
             ready = select.select([stop, bell], [], [], pause)[0]
             if stop in ready:
                 log("stopping: asked to")
@@ -60,6 +63,7 @@ class Service:
         self._teller = Teller(layout.status_txt)
         self._node: Optional[Node] = None
         self._parts: List[Callable[[], None]] = []
+        self._watched: List[Callable[[], bool]] = []
 
     def turn(self) -> float:
         """Do the next thing; give the seconds until there may be another."""
@@ -80,8 +84,13 @@ class Service:
             self._teller.tell(Decision("BLOCKED", why, reason="fault"), config=None, epoch=0)
             return FAULT_AGAIN
 
+    def whole(self) -> bool:
+        """Whether everything that runs beside the loop still does."""
+        return all(runs() for runs in self._watched)
+
     def close(self) -> None:
         """Stop what runs beside the loop."""
+        self._watched.clear()
         while self._parts:
             self._parts.pop()()
 
@@ -94,7 +103,14 @@ class Service:
         timekeeper = Timekeeper(
             root=self._layout.root, tick=self._layout.tick, flashed_at=float(config.flashed_at)
         )
-        around = Surroundings(self._layout, Docker(self._layout.docker_socket), peers, server, self._teller, timekeeper)
+        around = Surroundings(
+            self._layout,
+            Docker(self._layout.docker_socket),
+            peers,
+            server,
+            self._teller,
+            timekeeper,
+        )
         return Node(card, around)
 
     def _network(self, card: Card) -> Tuple[Peers, Server]:
@@ -116,8 +132,9 @@ class Service:
             heard=peers.heard,
         )
         self._parts.append(server.close)
-        peers.start()
-        server.start()
+        for part in (peers, server):
+            part.start()
+            self._watched.append(part.runs)
         return peers, server
 
 

@@ -43,7 +43,10 @@ class Tracker:
             self._state = (engine.state, now)
         engine = replace(engine, since=self._state[1])
         swarm = read_swarm(raw["swarm"], raw["nodes"]) if raw.get("swarm") else None
-        if swarm is not None:
+        if swarm is None:
+            # What was not watched cannot be said to have been down all the time (invariant I6).
+            self._down = {}
+        else:
             down = {entry.id for entry in swarm.entries if not entry.ready}
             self._down = {id_: self._down.get(id_, now) for id_ in down}
             entries = tuple(

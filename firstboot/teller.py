@@ -5,6 +5,7 @@ Each write wears the card: status.txt changes with the phase, else at most once 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 import time
@@ -21,9 +22,10 @@ SETTLE = 3.0  # a phase that lasts for less is not worth a write
 
 
 def log(line: str) -> None:
-    """One line to the journal, which adds the time."""
-    sys.stderr.write("piflash: " + line + "\n")
-    sys.stderr.flush()
+    """One line to the journal, which adds the time. A journal that is gone stops nobody."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write("piflash: " + line + "\n")
+        sys.stderr.flush()
 
 
 class Teller:
@@ -74,7 +76,7 @@ class Teller:
         """Log an error that nobody expected, with its traceback the first time."""
         text = "%s: %s" % (type(error).__name__, error)
         if text not in self._complaints:
-            traceback.print_exc()
+            log(traceback.format_exc().rstrip())
         self.complain(text)
 
     def _write(self, text: str) -> None:

@@ -190,7 +190,9 @@ def test_a_power_cut_at_any_step_of_the_import_loses_nothing_and_leaves_nothing(
         assert (card.config, card.left) == (config(), ())
         assert read_all(layout.identity) == whole, f"cut at {points}"
         assert not Path(layout.card_identity).exists()
-        assert sorted(os.listdir(layout.state)) == ["identity", "node.json"], f"cut at {points}"
+        assert sorted(os.listdir(layout.state)) == ["identity", "memory", "node.json"], (
+            f"cut at {points}"
+        )
         shutil.rmtree(tmp_path / "c")
         if not run.killed:
             break
@@ -217,7 +219,9 @@ def test_the_order_of_syncs_survives_a_power_cut(tmp_path: Path) -> None:
         *("fsync",),  # the state directory's own entry
         *("fsync", "replace", "fsync"),  # node.json
         *(("fsync",) * 5),  # five files of the identity
-        *("fsync", "rename", "fsync"),  # their directory, its name, the entry of that name
+        *("fsync",),  # their directory
+        *("fsync", "replace", "fsync"),  # a memory: from now on a missing one is a lost one
+        *("rename", "fsync"),  # the identity's name, the entry of that name
         *("fsync", "unlink") * 5,  # the scrub: zeros on disk before the name goes
         *("fsync", "rmdir", "fsync"),
     ]

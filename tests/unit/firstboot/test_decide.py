@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from firstboot import leader, memory
 from firstboot.decide import decide
 from firstboot.model import (
     AskJoin,
     Clock,
     Decision,
+    Failing,
     FallToFloor,
     Grant,
     Init,
@@ -312,6 +314,47 @@ def test_an_engine_in_error_is_restarted_then_left_and_joined_again() -> None:
 
 def test_an_engine_in_error_that_never_was_a_member_leaves_at_once() -> None:
     assert worker(knowing(engine=engine("error"))).action == Leave()
+
+
+def test_an_engine_in_error_is_not_made_to_leave_by_a_founder_without_a_memory() -> None:
+    lost = memory.lost(epoch=1, seed=True)
+    broken = engine("error", since=THEN - 100)
+    assert seed(seen(engine=broken, memory=lost)).action == RestartDocker()
+    late = Notes(restarted=THEN - 90)
+    made = seed(seen(engine=broken, memory=lost, notes=late))
+    assert (made.action, made.reason) == (None, "swarm-error")
+
+
+@pytest.mark.parametrize(("disk", "reason"), [(False, "stuck"), (True, "disk")])
+def test_a_step_that_fails_for_two_minutes_is_told_and_tried_all_the_same(
+    disk: bool, reason: str
+) -> None:
+    def founding(since: float, action: str = "Init") -> Decision:
+        failing = Failing(action, since, "it does not work", disk)
+        return seed(seen(memory=Memory(0, founding=1), notes=Notes(failing=failing)))
+
+    made = founding(THEN - 121)
+    assert (made.action, made.reason, made.why) == (Init(1), reason, "it does not work")
+    assert founding(THEN - 119).reason == ""
+    assert founding(THEN - 121, "Promote").reason == ""
+
+
+def test_a_join_that_fails_after_each_token_is_told() -> None:
+    failing = Failing("Join", THEN - 121, "refused", disk=False)
+    made = worker(knowing(notes=Notes(failing=failing)))
+    assert (made.action, made.reason) == (AskJoin("pi1"), "stuck")
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [(leader.LIVES, "name-taken"), (leader.NO_ROOM, "no-quorum"), ("timed out", "stuck")],
+)
+def test_a_leader_that_says_later_for_minutes_is_told_with_its_own_remedy(
+    said: str, reason: str
+) -> None:
+    notes = Notes(refusal=said, refused_since=THEN - 2, refused_first=THEN - 121)
+    made = worker(knowing(notes=notes))
+    assert (made.action, made.reason) == (AskJoin("pi1"), reason)
 
 
 def test_a_certificate_from_the_future_is_left_once_the_leader_agrees_on_the_time() -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from firstboot import memory
 from firstboot.importer import CardError, import_card
 from firstboot.layout import Layout
+from firstboot.model import Memory
 from tests.support.identity import authority, issue, ticket
 from tests.unit.firstboot.card import config, insert, permit
 
@@ -150,6 +152,31 @@ def test_after_the_import_fat_may_be_damaged_or_gone(tmp_path: Path) -> None:
     assert import_card(layout) == first
     shutil.rmtree(layout.boot)
     assert import_card(layout) == first
+
+
+def test_a_torn_node_json_is_mended_from_the_card(tmp_path: Path) -> None:
+    layout = insert(tmp_path)
+    first = import_card(layout)
+    Path(layout.node_json).write_bytes(b"")
+    assert import_card(layout) == first
+    assert Path(layout.node_json).read_bytes() == Path(layout.card_node_json).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["node.key", "node.pem", "ca.pem"])
+def test_an_identity_that_rotted_after_the_import_is_named(tmp_path: Path, name: str) -> None:
+    layout = insert(tmp_path)
+    import_card(layout)
+    (Path(layout.identity) / name).unlink()
+    with pytest.raises(CardError, match=r"/identity: No such file") as caught:
+        import_card(layout)
+    assert caught.value.remedy == "flash pi1 again"
+
+
+def test_an_imported_node_has_a_memory(tmp_path: Path) -> None:
+    layout = insert(tmp_path)
+    import_card(layout)
+    lost = memory.lost(epoch=1, seed=True)
+    assert memory.load(layout.memory, lost=lost) == (Memory(epoch=0), "")
 
 
 def test_what_could_not_be_scrubbed_is_named(tmp_path: Path) -> None:

@@ -315,6 +315,13 @@ def test_labels_that_drifted_are_put_right() -> None:
     assert made.action == Bind("id-pi9", "pi9", 1, "worker", {"disk": "ssd"})
 
 
+def test_a_label_of_ours_in_a_roster_is_passed_over() -> None:
+    card = config()
+    roster = (card.roster[0], replace(card.roster[1], labels={"piflash.generation": "9"}))
+    sight = leading(READY9, memory=replace(leading().memory, seen={"pi1": 1, "pi9": 1}))
+    assert decide(replace(card, roster=roster), permit(), sight, THEN).action is None
+
+
 def test_a_token_that_was_given_away_is_changed_when_nobody_is_on_the_way() -> None:
     out = Notes(token_is_out=True, granted=(Granted("pi9", 1, at=THEN - 5),))
     assert not isinstance(lead(leading(notes=out)).action, RotateToken)

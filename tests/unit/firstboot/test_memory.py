@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ memories = st.builds(
     swarm_epoch=numbers,
     seen=st.dictionaries(st.from_regex("[a-z][a-z0-9-]{0,20}", fullmatch=True), numbers),
 )
+LOST = Memory(epoch=0, founded=3, swarm_epoch=3)
 ONE, TWO = Memory(1, 1, 1, 1, {"pi1": 1}), Memory(2, 2, 2, 2, {"pi1": 2})
 
 
@@ -38,26 +39,38 @@ def test_a_byte_that_is_another_is_noticed(kept: Memory, data: st.DataObject) ->
 
 
 def test_nothing_was_kept_yet(tmp_path: Path) -> None:
-    assert memory.load(str(tmp_path / "memory")) is None
+    path = tmp_path / "memory"
+    memory.begin(str(path))
+    assert memory.load(str(path), lost=LOST) == (Memory(epoch=0), "")
+    memory.keep(str(path), ONE)
+    memory.begin(str(path))
+    assert memory.load(str(path), lost=LOST) == (ONE, "")
 
 
 def test_the_one_before_stands_in_for_one_that_rotted(tmp_path: Path) -> None:
     path = tmp_path / "memory"
     memory.keep(str(path), ONE)
     memory.keep(str(path), TWO)
-    assert memory.load(str(path)) == TWO
+    assert memory.load(str(path), lost=LOST) == (TWO, "")
     path.write_bytes(b"\0" * 200)
-    assert memory.load(str(path)) == ONE
+    found, complaint = memory.load(str(path), lost=LOST)
+    assert (found, "the one before" in complaint) == (replace(ONE, founded=3), True)
     memory.keep(str(path), TWO)
     # What rotted did not push out the good one.
-    assert (tmp_path / "memory.old").read_bytes() == memory.dump(ONE)
+    assert (tmp_path / "memory.old").read_bytes() == memory.dump(found)
 
 
-def test_a_lost_memory_uses_the_permit_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [b"", None], ids=["torn", "gone"])
+def test_a_lost_memory_uses_the_permit_up_for_ever(tmp_path: Path, damage: bytes | None) -> None:
     path = tmp_path / "memory"
     for name in ("memory", "memory.old"):
-        (tmp_path / name).write_bytes(b"")
-    with pytest.raises(ValueError, match="neither it nor the one before"):
-        memory.load(str(path))
-    assert memory.lost(str(path), epoch=3).founded == 3
-    assert sorted(os.listdir(tmp_path)) == ["memory.broken", "memory.old.broken"]
+        if damage is not None:
+            (tmp_path / name).write_bytes(damage)
+    found, complaint = memory.load(str(path), lost=LOST)
+    assert (found, "founds no swarm" in complaint) == (LOST, True)
+    assert memory.load(str(path), lost=Memory(epoch=0)) == (LOST, "")
+
+
+def test_a_node_without_its_memory_was_a_member_and_only_the_seed_had_a_permit() -> None:
+    assert memory.lost(epoch=3, seed=True) == LOST
+    assert memory.lost(epoch=3, seed=False) == Memory(epoch=0, swarm_epoch=3)

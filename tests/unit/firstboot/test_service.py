@@ -30,7 +30,7 @@ def test_a_card_that_cannot_be_used_is_told_once_with_what_to_do(
     made = service(broken(tmp_path))
     assert [made.turn() for _ in range(3)] == [10.0] * 3
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("piflash: BLOCKED (card): the identity on the card cannot be used")
+    assert line.startswith("piflash: BLOCKED (card): the identity cannot be used")
     assert "flash pi1 again" in line
     assert "reason:     card\n" in Path(tmp_path / "boot/piflash/status.txt").read_text()
 

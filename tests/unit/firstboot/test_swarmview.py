@@ -104,6 +104,15 @@ def test_an_entry_that_was_up_in_between_begins_anew() -> None:
     assert view.swarm.entries[0].down_for == 0.0
 
 
+def test_an_entry_that_was_not_watched_is_not_known_to_have_been_down() -> None:
+    tracker = Tracker(begun=0.0)
+    tracker.follow(look(node("down")), 0.0)
+    tracker.follow({**look(), "swarm": None}, 10.0)
+    view = tracker.follow(look(node("down")), 3600.0)
+    assert view.swarm is not None
+    assert view.swarm.entries[0].down_for == 0.0
+
+
 def test_the_engine_is_as_it_is_since_it_changed() -> None:
     tracker = Tracker(begun=1.0)
     assert tracker.follow(None, 5.0).since == 1.0
