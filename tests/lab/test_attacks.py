@@ -310,7 +310,8 @@ def test_a_thousand_slow_connections(scene: Scene, say: bytes) -> None:
         rig.close_all(slow)
     kind = "silent" if not say else "half a handshake"
     note(
-        f"1,000 slow connections ({kind}): hello in at most {max(taken):.2f} s, service of {size:.1f} MB"
+        f"1,000 slow connections ({kind}): hello in at most {max(taken):.2f} s, "
+        f"service of {size:.1f} MB"
     )
     assert max(taken) < ANSWERS
     assert size < MOST_FLOODED_MB
