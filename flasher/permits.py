@@ -19,10 +19,14 @@ _CLOCKS_DIFFER = 24 * 60 * 60  # more than two computers' clocks and time zones 
 
 @dataclass(frozen=True)
 class Flash:
-    """A ticket that was minted. `delivered`: its card may have become bootable."""
+    """A ticket that was minted. `delivered`: its card may have become bootable.
+
+    `address`: the node's cluster address on it, empty if that was not recorded.
+    """
 
     ticket: Ticket
     delivered: bool
+    address: str = ""
 
 
 def next_ticket(
@@ -88,6 +92,25 @@ def clock_warning(history: Sequence[Flash], *, now: int) -> str:
         "at the later time. If this computer's clock is wrong, correct it before you flash; if it "
         "was wrong then, edit .piflash/state.json: put a number that is not above "
         f"{now} for each flashed_at that is"
+    )
+
+
+def address_warning(history: Sequence[Flash], *, spec: ClusterSpec) -> str:
+    """Give what to tell the user if the cards that are out know other addresses; else empty."""
+    moved = []
+    for node in spec.nodes:
+        known = [flash.address for flash in _of(history, node.name) if flash.delivered]
+        if known and known[-1] not in ("", node.cluster_address):
+            moved.append((node.name, known[-1], node.cluster_address))
+    if not moved:
+        return ""
+    changes = ", ".join(f"{name} from {old} to {new}" for name, old, new in moved)
+    keep = ", ".join(f"{name}: address: {old}" for name, old, _ in moved)
+    return (
+        f"cluster addresses changed since cards were written: {changes} (nodes without `address` "
+        "are counted in the file's order). The cards that are out know the old ones, and their "
+        f"swarm will not let the new ones in. Keep them by writing under nodes: {keep}; or flash "
+        "every card again"
     )
 
 

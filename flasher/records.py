@@ -48,6 +48,7 @@ def dump_state(state: State) -> str:
             "permit": flash.ticket.permit.value if flash.ticket.permit else None,
             "flashed_at": flash.ticket.flashed_at,
             "delivered": flash.delivered,
+            "address": flash.address,
         }
         for flash in state.flashes
     ]
@@ -113,7 +114,9 @@ def _flash(item: Mapping[str, object]) -> Flash:
         flashed_at=_number(item, "flashed_at", 0, _LATEST),
     )
     # Whatever is not a plain "no" counts as delivered: the safe side.
-    return Flash(ticket, delivered=item.get("delivered") is not False)
+    return Flash(
+        ticket, delivered=item.get("delivered") is not False, address=str(item.get("address", ""))
+    )
 
 
 def _pin(item: Mapping[str, object]) -> ImagePin:

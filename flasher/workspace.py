@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 from typing import TypeVar
@@ -96,7 +96,8 @@ class Workspace:
                     f"cluster's epoch meanwhile; what was confirmed is out of date",
                     hint=f"flash {node} again",
                 )
-            self._store([*history, Flash(ticket, delivered=False)])
+            address = spec.node(node).cluster_address
+            self._store([*history, Flash(ticket, delivered=False, address=address)])
         return ticket
 
     def delivered(self, ticket: Ticket) -> None:
@@ -107,13 +108,15 @@ class Workspace:
         with self._changing():
             history = self._flashes()
             permits.check_delivery(history, ticket=ticket)
-            self._store(
-                [Flash(f.ticket, delivered=f.delivered or f.ticket == ticket) for f in history]
-            )
+            self._store([replace(f, delivered=f.delivered or f.ticket == ticket) for f in history])
 
     def clock_warning(self, now: int) -> str:
         """Give what to tell the user if a flash lies ahead of `now`, UTC seconds; else empty."""
         return permits.clock_warning(self._flashes(), now=now)
+
+    def address_warning(self, spec: ClusterSpec) -> str:
+        """Give what to tell the user if cards that are out know other addresses; else empty."""
+        return permits.address_warning(self._flashes(), spec=spec)
 
     def last_ticket(self, node: str) -> Ticket | None:
         """Give the ticket of the node's last flash, delivered or not; None before the first."""

@@ -37,8 +37,11 @@ def run(args: argparse.Namespace, ui: Ui) -> int:
     project = Project.load(args.cluster)
     _tell_new_cluster(project, ui)
     requests = _requests(args, project)
-    warning = project.workspace.clock_warning(now=int(time.time()))
-    ui.warn([warning] if warning else [])
+    warnings = (
+        project.workspace.clock_warning(now=int(time.time())),
+        project.workspace.address_warning(project.spec),
+    )
+    ui.warn([warning for warning in warnings if warning])
     # Before anything is downloaded: what can never be written is known now.
     names = [request.target for request in requests]
     choose_targets(names, need=0, image=None, allow=args.force)

@@ -37,6 +37,20 @@ def peek(
     return permits.next_ticket(flashes, spec=cluster, node=node, rebuild=rebuild, now=NOW)
 
 
+def test_tells_when_the_cards_that_are_out_know_other_addresses() -> None:
+    node = THREE.nodes[1]
+    ticket = Ticket(node.name, 1, 1, None, NOW)
+    out = Flash(ticket, delivered=True, address=node.cluster_address)
+    moved = replace(out, address="198.18.0.99")
+    assert permits.address_warning([out], spec=THREE) == ""
+    said = permits.address_warning([out, moved], spec=THREE)
+    assert f"{node.name} from 198.18.0.99 to {node.cluster_address}" in said
+    assert f"{node.name}: address: 198.18.0.99" in said
+    assert permits.address_warning([replace(moved, delivered=False)], spec=THREE) == ""
+    assert permits.address_warning([replace(moved, address="")], spec=THREE) == ""
+    assert permits.address_warning([moved, out], spec=THREE) == ""
+
+
 @pytest.mark.parametrize(
     ("cluster", "flashes", "node", "rebuild", "kind", "epoch"),
     [
