@@ -62,10 +62,13 @@ class Fabric(Raft):
             if trouble:
                 # S3: it stays so, whatever the clock says later, until dockerd is restarted.
                 engine.state, engine.error = "error", trouble
+                self.happened.add("S3: engine starts in error by its clock")
         self.dirty = True
 
     def stop(self, engine: Engine) -> None:
         """Stop dockerd, or cut its power: a join under way is forgotten (S17)."""
+        if engine.joining:
+            self.happened.add("S17: dockerd stopped in a join")
         engine.running, engine.joining = False, 0
         self.dirty = True
 
@@ -125,6 +128,9 @@ class Fabric(Raft):
         store = self.stores[papers.swarm]
         if token.reveal() != self._text(store):
             return self._fail(engine, t, number)
+        if self._expired(engine, papers, t):
+            # S1: it believes nothing that the manager says, and asks for no certificate.
+            return self._fail(engine, t, number)
         if not self._sees_leader(target, store):
             return self._hang(engine, t, number)
         engine.state = "pending"
@@ -152,9 +158,11 @@ class Fabric(Raft):
         wall = self.wall(leader or engine, t)
         if store.root.begins > wall:
             # Seen with 20.10: a root from the future cannot even be replaced.
+            self.happened.add("S16: root certificate from the future")
             raise DockerError("x509: certificate has expired or is not yet valid")
         digest = f"ca-{next(self._numbers)}"
         store.rotations += 1
+        self.happened.add("S5: CA made anew for ten years")
         store.next_root = Root(digest, wall - ROOT_BACK, wall + ROOT_LIVES)
         store.rotated, store.spread_at = set(), t + ROTATE
         self.after(store.spread_at, lambda _at: None)
@@ -182,7 +190,8 @@ class Fabric(Raft):
         store, node = self._node(engine, t, node_id)
         node.role, node.promoting = "manager", t + PROMOTED
         if t - node.demoted < CALM and node.engine:
-            node.engine.stuck = True  # S14
+            node.engine.stuck = True
+            self.happened.add("S14: promotion that gets stuck")
         self.after(t + PROMOTED, lambda _at: None)
         self._changed(store)
 
@@ -199,10 +208,17 @@ class Fabric(Raft):
         """S6: refused for managers and for nodes that are not down."""
         store, node = self._node(engine, t, node_id)
         if node.role == "manager" or node.member:
+            self.happened.add("S6: command that dockerd refuses")
             raise DockerError(f"node {node_id} is a cluster manager")
         if self._ready(node, t):
+            self.happened.add("S6: command that dockerd refuses")
             raise DockerError(f"node {node_id} is not down and can't be removed")
         del store.nodes[node_id]
+        papers = node.engine.papers if node.engine else None
+        if papers and papers.node_id == node_id:
+            self.happened.add("S7, S15: orphan that seems active")
+        if not node.labels.get(NAME_LABEL):
+            self.happened.add("S11: entry of a try that was cut off")
         self._changed(store)
         self.dirty = True
 
@@ -213,6 +229,8 @@ class Fabric(Raft):
 
     def _admit(self, store: Store, engine: Engine) -> Node:
         number = next(self._numbers)
+        if any(other.name == engine.name for other in store.nodes.values()):
+            self.happened.add("S18: two entries of one name")
         grace = DOWN[0] + number % 5
         node = Node(f"n{number}", "", "", engine, grace=grace)
         node.name, node.address = engine.name, engine.address
@@ -236,11 +254,13 @@ class Fabric(Raft):
 
     def _hang(self, engine: Engine, t: float, number: int) -> float:
         engine.state = "pending"
+        self.happened.add("S2: join hangs and ends in error")
         self.after(t + JOIN_HANGS, lambda at: self._gave_up(engine, number, "error"))
         return JOIN_HANGS
 
     def _fail(self, engine: Engine, t: float, number: int) -> float:
         engine.state = "pending"
+        self.happened.add("S2: join fails")
         self.after(t + JOIN_FAILS, lambda at: self._gave_up(engine, number, "inactive"))
         return JOIN_FAILS
 
@@ -269,8 +289,9 @@ class Fabric(Raft):
         )
         self._changed(store)
         if self._expired(engine, papers, t) or self._expired(engine, leader.papers, t):
-            # S1, S16: its clock does not believe the certificates; the entry stays.
+            # S16: its clock does not believe the new certificate; the entry stays.
             node.engine = None
+            self.happened.add("S1, S16: joiner does not believe the certificates")
             self.after(t + JOIN_FAILS, lambda at: self._gave_up(engine, number, "inactive"))
             return
         step = JOIN_STEPS[1] - JOIN_STEPS[0]

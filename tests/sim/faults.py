@@ -1,4 +1,4 @@
-"""What goes wrong, all of it from one seed: the plan beforehand, and its execution.
+"""Makes what a plan has for a world happen in it.
 
 Faults stop at `Plan.heal`: from then on every current card is in a Pi with power, the network is
 whole, and everybody has to get ready. Old cards and copies are out of their Pis by then.
@@ -6,155 +6,37 @@ whole, and everybody has to get ready. Old cards and copies are out of their Pis
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from firstboot.model import Action, AskJoin, Bind, Join, Remember, ReportJoined
-from flasher.model import ClusterSpec
-from tests.sim import cards
+from firstboot import memory
+from firstboot.model import Action, Join
+from tests.sim import plans
 from tests.sim.cards import Card
+from tests.sim.plans import SPARE, Fault
 
 if TYPE_CHECKING:
     from firstboot.model import Ask, Hello
     from tests.sim.shell import Shell
     from tests.sim.world import Box, World
 
-ORIGIN = 1_790_000_000.0
-YEAR = 365 * 86400.0
-DAY = 86400.0
-ROSTERS = ((1, 1), (1, 2), (1, 3), (1, 3), (3, 0), (3, 1), (3, 2), (5, 1))
-ROSTER_WEIGHTS = (3, 4, 3, 3, 4, 4, 4, 1)
-SPARE = "spare"
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Something that happens at a time. `seconds`: for how long, where it ends by itself."""
-
-    at: float
-    kind: str
-    node: str = ""
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A whole story, before it is told. `ntp`: when time servers answer a node, None for never."""
-
-    seed: int
-    spec: ClusterSpec
-    heal: float = 0.0
-    origin: float = ORIGIN
-    boots: dict[str, float] = field(default_factory=dict)
-    ntp: dict[str, float | None] = field(default_factory=dict)
-    clocks: dict[str, float] = field(default_factory=dict)
-    docker: dict[str, float] = field(default_factory=dict)
-    delay: tuple[float, float] = (0.001, 0.01)
-    cut_chance: float = 0.0
-    cuts: int = 0
-    faults: tuple[Fault, ...] = ()
-    age: float = 0.0  # of the first cards when they are used, seconds
-    rogue: str = ""
-    later: bool = False
-    honest: bool = True
-
-    @property
-    def names(self) -> list[str]:
-        """Every Pi: one for each node, and one more."""
-        return [*(node.name for node in self.spec.nodes), SPARE]
-
-    def clock(self, name: str, boot: int, t: float, tick: float) -> float:
-        """Give how far a Pi's clock is ahead when it boots; it has no battery."""
-        offset = self.clocks.get(name, 0.0)
-        if offset > 0:
-            return offset
-        return offset - (t if boot > 1 else 0.0)
-
-
-def plain(managers: int, workers: int, *, seed: int = 0, **more: Any) -> Plan:
-    """Give a story in which nothing goes wrong: all at once, right clocks."""
-    spec = cards.spec(managers, workers, labels={"w1": {"zone": "attic"}})
-    names = [node.name for node in spec.nodes]
-    return replace(
-        Plan(
-            seed,
-            spec,
-            boots=dict.fromkeys(names, 0.5),
-            ntp=dict.fromkeys(names, 1.0),
-        ),
-        **more,
-    )
-
-
-def plan(seed: int) -> Plan:
-    """Give the story of a seed."""
-    dice = random.Random(seed)
-    managers, workers = dice.choices(ROSTERS, ROSTER_WEIGHTS)[0]
-    spec = cards.spec(managers, workers, labels={"w1": {"zone": "attic"}, "m1": {"disk": "big"}})
-    names = [node.name for node in spec.nodes]
-    heal = dice.choice((10.0, 30.0, 60.0, 100.0, 160.0))
-    spread = dice.choice((0.0, 5.0, 30.0, 100.0))
-    times, clocks = _clocks(dice, names)
-    base = Plan(
-        seed,
-        spec,
-        heal=heal,
-        boots={name: dice.uniform(0.0, min(spread, heal)) for name in names},
-        ntp=times,
-        clocks=clocks,
-        docker={name: dice.choice((0.5, 2.0, 2.0, 8.0, 40.0)) for name in names},
-        delay=dice.choice(((0.001, 0.01), (0.001, 0.01), (0.02, 0.4))),
-        cut_chance=dice.choice((0.0, 0.0, 0.02, 0.1, 0.3)),
-        cuts=dice.choice((1, 2, 3, 6)),
-        age=dice.choice((0.0, 3600.0, 20 * DAY, 300 * DAY)),
-        rogue=dice.choice([*names[managers:], ""]) if dice.random() < 0.15 else "",
-        later=dice.random() < 0.1,
-    )
-    return _with_faults(dice, base, names)
-
-
-def _clocks(
-    dice: random.Random, names: list[str]
-) -> tuple[dict[str, float | None], dict[str, float]]:
-    """When time servers answer whom, and what the clocks show until then."""
-    manner = dice.choice(("good", "good", "late", "none", "years"))
-    if manner == "good":
-        return dict.fromkeys(names, 1.0), {}
-    if manner == "none":
-        return dict.fromkeys(names), dict.fromkeys(names, -6 * YEAR)
-    choices: tuple[float | None, ...] = (1.0, 20.0, 95.0, 200.0, None)
-    times: dict[str, float | None] = {name: dice.choice(choices) for name in names}
-    years = {name: dice.choice((-56 * YEAR, -7 * YEAR, -90 * DAY, -2000.0, 0.0)) for name in names}
-    if manner == "years":
-        years[dice.choice(names)] = dice.choice((3 * YEAR, 4000.0, 200.0))
-    return times, years
-
-
-def _with_faults(dice: random.Random, base: Plan, names: list[str]) -> Plan:
-    kinds = ("cut", "cut", "divide", "loss", "restart", "reflash", "reflash", "old", "copy")
-    kinds = (*kinds, "wrong", "forget", "again")
-    faults = []
-    honest = True
-    reflashed = 0
-    for _ in range(dice.choice((0, 1, 2, 3, 5))):
-        kind = dice.choice(kinds)
-        node = dice.choice(names)
-        if kind in ("reflash", "wrong", "forget") and len(base.spec.managers) > 1:
-            reflashed += 1
-            if reflashed > 1:
-                continue
-        if kind == "wrong":
-            # A rebuild while a part of the network is away: the operator was told not to.
-            if len(base.spec.managers) == 1 or dice.random() < 0.7:
-                continue
-            honest, node = False, "m1"
-        if kind in ("old", "copy"):
-            honest = False
-        at = dice.uniform(1.0, base.heal)
-        faults.append(Fault(at, kind, node, dice.uniform(1.0, 60.0)))
-    return replace(base, faults=tuple(sorted(faults, key=lambda one: one.at)), honest=honest)
+# How much likelier a power cut is at actions that are done seldom, or less likely.
+WEIGHTS = {
+    "RaiseAddress": 0.2,
+    "StepClock": 3.0,
+    "FallToFloor": 8.0,
+    "RestartDocker": 30.0,
+    "Init": 3.0,
+    "RotateCa": 3.0,
+    "Join": 6.0,
+    "Leave": 20.0,
+    "Promote": 6.0,
+    "Demote": 30.0,
+    "Remove": 10.0,
+    "Supersede": 10.0,
+    "RotateToken": 2.0,
+}
 
 
 class Faults:
@@ -168,6 +50,7 @@ class Faults:
         self.old: list[Card] = []
         self.healed = False
         self.remedies: list[str] = []
+        self.world.happened |= plans.kinds(self.plan)
         self._begin()
 
     def _begin(self) -> None:
@@ -184,6 +67,9 @@ class Faults:
             world.at(fault.at, self._happens, fault)
         world.at(plan.heal, self._heal)
 
+    def _did(self, kind: str) -> None:
+        self.world.happened.add(kind)
+
     # --- the power --------------------------------------------------------------------------------
 
     def strike(self, shell: Shell, action: Action) -> tuple[str, float] | None:
@@ -191,11 +77,27 @@ class Faults:
         if self.healed or self.left <= 0 or self.plan.cut_chance <= 0:
             return None
         dice = self.world.random
-        weight = 1.0 if isinstance(action, (Join, Bind, Remember, AskJoin, ReportJoined)) else 3.0
-        if dice.random() >= self.plan.cut_chance * weight:
+        chance = min(0.6, self.plan.cut_chance * WEIGHTS.get(type(action).__name__, 1.0))
+        if dice.random() >= chance:
             return None
         self.left -= 1
-        return dice.choice(("before", "during", "after")), dice.choice((0.5, 5.0, 20.0, 70.0))
+        if isinstance(action, Join) and dice.random() < 0.3:
+            self._fail_whom(action)
+            return None
+        return dice.choice(("before", "in", "after")), dice.choice((0.5, 5.0, 20.0, 70.0))
+
+    def _fail_whom(self, join: Join) -> None:
+        """Not the joiner fails, but who gave it the token: its power, or its dockerd."""
+        world = self.world
+        for box in world.boxes.values():
+            if box.on and box.card and box.card.config.address == join.grant.address:
+                if world.random.random() < 0.5:
+                    self._did("power cut of who gave a token")
+                    self.cut(box, world.t, world.random.choice((5.0, 30.0)))
+                elif box.card.engine.running:
+                    self._did("dockerd restarted of who gave a token")
+                    box.restart_docker(world.t)
+                return
 
     def cut(self, box: Box, t: float, away: float) -> None:
         """Pull a plug, and put it in again later."""
@@ -222,15 +124,20 @@ class Faults:
             "rebuild": self._rebuild,
             "again": self._again,
             "forget": self._forget,
+            "rot": self._rot,
         }
         kinds[fault.kind](t, fault)
 
     def _cut(self, t: float, fault: Fault) -> None:
+        if self.world.boxes[fault.node].on:
+            self._did("power cut at some time")
         self.cut(self.world.boxes[fault.node], t, fault.seconds)
 
     def _divide(self, t: float, fault: Fault) -> None:
         for box in self.world.boxes.values():
             box.side = self.world.random.choice((0, 1))
+        if len({box.side for box in self.world.boxes.values() if box.on}) > 1:
+            self._did("network divided")
         self.world.fabric.dirty = True
         self.world.at(t + fault.seconds, self._unite)
 
@@ -250,6 +157,7 @@ class Faults:
         box = self.world.boxes[fault.node]
         if box.on and box.card and box.card.engine.running:
             box.restart_docker(t)
+            self._did("dockerd restarted")
 
     def _reflash(self, t: float, fault: Fault) -> None:
         self.reflash(t, fault.node, rebuild=False)
@@ -258,6 +166,7 @@ class Faults:
         """A new card for a node: the Pi goes off, gets it, and comes on again."""
         box = self.world.boxes[node]
         box.power_off(t)
+        self._did("card replaced")
         if box.card:
             self.old.append(box.card)
         delivered = self.healed or self.world.random.random() > 0.1
@@ -266,12 +175,14 @@ class Faults:
         )
         if not delivered:
             # The writer failed; the card stays unbootable, and another one is made.
+            self._did("card replaced after a write that failed")
             card = self.world.operator.flash(node, now=self.world.now(t), rebuild=rebuild)
         box.insert(card)
         self.world.at(t + 5.0, self._on, box)
 
     def _wrong(self, t: float, fault: Fault) -> None:
         self._divide(t, fault)
+        self._did("rebuild in a divided network")
         self.reflash(t, fault.node, rebuild=True)
 
     def _apart(self, t: float, fault: Fault) -> None:
@@ -291,6 +202,8 @@ class Faults:
         """The seed is flashed with --rebuild, although nothing is wrong with the swarm."""
         if self.plan.honest and (len(self.plan.faults) > 1 or self.plan.cut_chance):
             return
+        if any(self.world.fabric.quorate()):
+            self._did("rebuild of a swarm that lives")
         self.reflash(t, self.plan.spec.managers[0].name, rebuild=True)
 
     def _forget(self, t: float, fault: Fault) -> None:
@@ -299,12 +212,25 @@ class Faults:
         if box.card and box.card.engine.papers:
             box.power_off(t)
             box.card.engine.torn = True
+            self._did("state of dockerd damaged")
+            self.world.at(t + fault.seconds, self._on, box)
+
+    def _rot(self, t: float, fault: Fault) -> None:
+        """The card has rotted where the node's memory was, the version before included."""
+        box = self.world.boxes[fault.node]
+        if box.on and box.card and box.card.memory.swarm_epoch:
+            self._did("memory of a node lost")
+            box.power_off(t)
+            config = box.card.config
+            seed = config.name == config.seed.name
+            box.card.memory = memory.lost(epoch=config.epoch, seed=seed)
             self.world.at(t + fault.seconds, self._on, box)
 
     def _old(self, t: float, fault: Fault) -> None:
         """A card that was replaced goes into another Pi."""
         spare = self.world.boxes[SPARE]
         if not spare.on and self.old:
+            self._did("replaced card in another Pi")
             spare.insert(self.world.random.choice(self.old))
             spare.power_on(t)
             self.world.at(t + fault.seconds, self._out)
@@ -316,6 +242,7 @@ class Faults:
             return
         copied = Card(card.config, permit=card.permit, charter=card.charter)
         copied.memory, copied.tick = card.memory, card.tick
+        self._did("one card in two Pis")
         spare.insert(copied)
         spare.power_on(t)
         self.world.at(t + fault.seconds, self._out)
@@ -338,6 +265,7 @@ class Faults:
         """What a worker in foreign hands says of itself, with its own good certificate."""
         if self.healed or shell.card.name != self.plan.rogue:
             return hello
+        self._did("worker lies in its hello")
         dice = self.world.random
         charter = self.world.plan_charter
         return dice.choice(
@@ -356,6 +284,7 @@ class Faults:
         """What it asks for: another's place in the swarm."""
         if self.healed or shell.card.name != self.plan.rogue or ask.kind != "joined":
             return ask
+        self._did("worker claims another's node id")
         return replace(ask, node_id=self._some_id() or ask.node_id)
 
     def _some_id(self) -> str:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import firstboot
-from tests.sim import core, faults
+from tests.sim import core, plans
 from tests.sim.core import Core
-from tests.sim.faults import DAY, YEAR, Fault, Plan
 from tests.sim.modelcheck import Model
+from tests.sim.plans import DAY, YEAR, Fault, Plan
 
 SHARED = ("model", "nodeconfig")
 COPIED = ("admission", "decide", "greeting", "leader", "notes", "permit", "rhythm", "wire")
@@ -75,26 +75,26 @@ def search(rules: Core, model: dict[str, Any]) -> str:
 
 
 def _calm() -> Plan:
-    return faults.plain(1, 2, heal=60.0)
+    return plans.plain(1, 2, heal=60.0)
 
 
 def _three() -> Plan:
-    return faults.plain(3, 1, heal=60.0)
+    return plans.plain(3, 1, heal=60.0)
 
 
 def _swapped(node: str, *, managers: int = 1, at: float = 40.0) -> Plan:
     """A card is replaced in a swarm that is ready."""
-    return faults.plain(managers, 2, heal=120.0, faults=(Fault(at, "reflash", node),))
+    return plans.plain(managers, 2, heal=120.0, faults=(Fault(at, "reflash", node),))
 
 
 def _rebuilt() -> Plan:
     """The seed gets a --rebuild card, although its swarm lives."""
-    return faults.plain(3, 1, heal=60.0, faults=(Fault(50.0, "again", "m1"),))
+    return plans.plain(3, 1, heal=60.0, faults=(Fault(50.0, "again", "m1"),))
 
 
 def _two_epochs() -> Plan:
     """A rebuild apart from a quorum that lives; a worker hears of it, and comes to the others."""
-    return faults.plain(
+    return plans.plain(
         3,
         1,
         heal=300.0,
@@ -110,8 +110,8 @@ def _two_epochs() -> Plan:
 
 def _old_cards() -> Plan:
     """Cards of ten months ago; only the founder knows the time."""
-    plan = faults.plain(1, 2)
-    return faults.plain(
+    plan = plans.plain(1, 2)
+    return plans.plain(
         1,
         2,
         heal=10.0,
@@ -123,7 +123,7 @@ def _old_cards() -> Plan:
 
 def _cut_off() -> Plan:
     """The power goes while the final CA is made, and the clock starts wrongly then."""
-    return faults.plain(
+    return plans.plain(
         1,
         2,
         heal=60.0,
@@ -136,14 +136,14 @@ def _cut_off() -> Plan:
 
 def _ahead() -> Plan:
     """The seed founds by a clock that is three years ahead, and then learns the true time."""
-    plan = faults.plain(1, 2, heal=150.0)
-    return faults.plain(
+    plan = plans.plain(1, 2, heal=150.0)
+    return plans.plain(
         1, 2, heal=150.0, clocks={"m1": 3 * YEAR}, ntp={**plan.ntp, "m1": 140.0, "w2": 150.0}
     )
 
 
 def _months() -> Plan:
-    return faults.plain(1, 2, heal=30.0, later=True)
+    return plans.plain(1, 2, heal=30.0, later=True)
 
 
 MANY = tuple(range(1500))

@@ -109,6 +109,7 @@ class Store:
         self.view: Swarm | None = None
         self.view_until = 0.0
         self.lets_in = 0  # how many nodes ever got in
+        self.bereft = False  # it has lost a leader
 
     @property
     def epoch(self) -> int:
@@ -135,6 +136,7 @@ class Raft:
         self.timers: list[tuple[float, int, Callable[[float], None]]] = []
         self._numbers = itertools.count(1)
         self._elected: list[Store] = []
+        self.happened: set[str] = set()  # what is counted, see tally.py
 
     # --- time -------------------------------------------------------------------------------------
 
@@ -231,6 +233,7 @@ class Raft:
             if leader in alive and self._reaches(leader, alive, t) >= majority:
                 return
             store.leader = ""
+            store.bereft = True
             self._changed(store)
             self._call_election(store, t + (ELECTION if len(members) > 1 else ELECTION_ALONE))
         fit = [node for node in alive if self._reaches(node, alive, t) >= majority]
@@ -242,6 +245,8 @@ class Raft:
         if t < store.elect_at:
             return
         store.leader = fit[store.version % len(fit)].id
+        if store.bereft and len(members) > 1:
+            self.happened.add("S22: leader lost, another one elected")
         self._elected.append(store)
         for node in store.nodes.values():
             if not node.via:
@@ -359,6 +364,8 @@ class Raft:
                 )
             )
             if node.member and not node.via:
+                if entries[-1].reachable and not ready:
+                    self.happened.add("S18: ghost that seems reachable")
                 ghost = node.lost + 2 * node.grace
                 until = min(until, ghost) if ghost > t else until
         store.view = Swarm(

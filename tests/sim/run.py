@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from firstboot.model import Decision
-from tests.sim import faults
+from tests.sim import plans
 from tests.sim.core import REAL, Core
-from tests.sim.faults import DAY, Plan
 from tests.sim.invariants import Violation
+from tests.sim.plans import DAY, Plan
 from tests.sim.shell import Shell
 from tests.sim.world import Trace, World
 
@@ -39,6 +39,7 @@ class Told:
     nodes: int
     turns: int
     remedies: tuple[str, ...]
+    happened: frozenset[str]
 
 
 def tell(plan: Plan, *, core: Core = REAL, trace: Trace | None = None) -> Told:
@@ -60,6 +61,7 @@ def tell(plan: Plan, *, core: Core = REAL, trace: Trace | None = None) -> Told:
         len(plan.spec.nodes),
         world.turns,
         tuple(world.faults.remedies),
+        frozenset(world.happened),
     )
 
 
@@ -88,6 +90,7 @@ def _help(world: World, blocked: dict[str, str]) -> None:
     """Do what a blocked node asks of a person, where that is a new card."""
     if "clock" in blocked.values():
         world.faults.remedies.append("clock")
+        world.happened.add("a person mends the time")
         for box in world.boxes.values():
             box.synchronise(world.t, box.booted)
         return
@@ -96,12 +99,15 @@ def _help(world: World, blocked: dict[str, str]) -> None:
             rebuild = REMEDIES[reason]
             node = world.plan.spec.managers[0].name if rebuild else name
             world.faults.remedies.append(f"{node}: {reason}")
+            how = "with --rebuild" if rebuild else "again"
+            world.happened.add(f"a person flashes {how}")
             world.faults.reflash(world.t, node, rebuild=rebuild)
             return
 
 
 def _months_later(world: World) -> None:
     """100 days pass, and then the power comes back after a cut."""
+    world.happened.add("100 days later")
     world.origin += 100 * DAY
     world.fabric.origin += 100 * DAY
     t = world.t
@@ -121,7 +127,7 @@ def replay(seed: int) -> str:
 def check(seed: int, *, core: Core = REAL) -> Told:
     """Tell the story of a seed; a violation says how to see it again."""
     try:
-        return tell(faults.plan(seed), core=core)
+        return tell(plans.plan(seed), core=core)
     except Violation as violation:
         raise Violation(violation.name, f"{violation}\n  {replay(seed)}") from None
 
@@ -134,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     failed, seconds, begun = 0, 0.0, time.perf_counter()
     for seed in range(arguments.seed, arguments.seed + arguments.count):
-        plan = faults.plan(seed)
+        plan = plans.plan(seed)
         if arguments.trace:
             _say(str(plan))
         try:

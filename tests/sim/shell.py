@@ -108,6 +108,7 @@ class Shell(Hellos):
             self.sleep(t, min(decision.wait, LOOK))
             return
         self.busy = action
+        world.happened.add(f"does {type(action).__name__}")
         world.judge.before(self, action, seen, t)
         if world.strike(self, action, t):
             return
@@ -180,6 +181,7 @@ class Shell(Hellos):
     def _swarm(self, t: float, now: float) -> Swarm | None:
         swarm = self.world.fabric.view(self.card.engine, t)
         if swarm is None:
+            self.down = {}
             return None
         down = [entry.id for entry in swarm.entries if not entry.ready]
         if not down:

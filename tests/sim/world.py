@@ -16,8 +16,9 @@ from tests.sim import shell as shells
 from tests.sim.cards import Card, Operator
 from tests.sim.core import REAL, Core
 from tests.sim.fakeswarm import INIT, Fabric
-from tests.sim.faults import Faults, Plan
+from tests.sim.faults import Faults
 from tests.sim.invariants import Judge
+from tests.sim.plans import Plan
 from tests.sim.raft import Engine
 from tests.sim.shell import Shell
 
@@ -109,6 +110,7 @@ class Box:
         engine = self.card.engine
         if engine.torn:
             engine.torn, engine.papers = False, None
+            self.world.happened.add("S9: torn state file repaired")
         certified = engine.papers.begins if engine.papers else 0.0
         floor = max(float(self.card.config.flashed_at), self.card.tick, certified)
         wall = self.world.origin + t + self.skew
@@ -143,6 +145,7 @@ class World:
         self.judge = Judge(self)
         self.fabric.on_leader = self.judge.leader
         self.operator = Operator(plan.spec)
+        self.happened = self.fabric.happened
         self.boxes: dict[str, Box] = {}
         for name in plan.names:
             self.boxes[name] = Box(self, name)
@@ -211,7 +214,10 @@ class World:
 
     def loses(self) -> bool:
         loss = self.faults.loss
-        return loss > 0 and self.random.random() < loss
+        lost = loss > 0 and self.random.random() < loss
+        if lost:
+            self.happened.add("packets lost")
+        return lost
 
     def _linked(self, one: Engine, other: Engine) -> bool:
         here, there = one.host, other.host
@@ -234,16 +240,19 @@ class World:
         if cut is None:
             return False
         stage, away = cut
+        self.happened.update(
+            (f"power cut {stage} an action", f"power cut at {type(action).__name__}")
+        )
         box = shell.box
         if stage == "before":
             self.faults.cut(box, t, away)
             return True
-        if isinstance(action, Remember) and stage == "during":
+        if isinstance(action, Remember) and stage == "in":
             self.faults.cut(box, t, away)  # the file is the old one
             return True
         seconds = {Init: INIT, Join: 0.35, Leave: 0.3}.get(type(action), 0.05)
-        share = self.random.random() if stage == "during" else 0.99
-        self.at(t + seconds * share, self._cut, shell, away, stage == "during", action)
+        share = self.random.random() if stage == "in" else 0.99
+        self.at(t + seconds * share, self._cut, shell, away, stage == "in", action)
         return False
 
     def _cut(self, t: float, shell: Shell, away: float, tears: bool, action: Action) -> None:
