@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import cards, clocks, pythons
+from tests.lab import cards, clocks, figures, pythons
 from tests.lab.cards import Cluster
+from tests.lab.figures import note as note
 from tests.lab.lab import Lab
 from tests.support import tools
 
 PROGRAMS = ("dockerd", "docker", "iptables", "ip", "busybox", "tini", "gcc", "setpriv", "unshare")
 CARD_TOOLS = ("nsenter", "mkfs.vfat", "mcopy", "mke2fs")
 MakeLab = Callable[[Cluster], Lab]
-_notes: list[str] = []
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +35,7 @@ def library(_tools: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def python() -> str:
     """What the nodes' python3 is."""
     found = pythons.oldest()
-    note(f"the nodes' service runs on {found}")
+    figures.note("the nodes' service runs on", Path(found).name)
     return found
 
 
@@ -83,14 +83,10 @@ def make_lab(
         )
 
 
-def note(line: str) -> None:
-    """Have a figure told at the end of the run."""
-    _notes.append(line)
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Tell the figures."""
-    if _notes:
+    lines = figures.table()
+    if lines:
         terminalreporter.section("lab")
-        for line in _notes:
-            terminalreporter.line(line)
+    for line in lines:
+        terminalreporter.line(line)

@@ -18,9 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.contract.join import rig
 from tests.contract.join.rig import GET_HELLO, closed, post
-from tests.lab import cards, engine, intruder, judge, measure, secrets
+from tests.lab import cards, engine, figures, intruder, judge, measure, secrets
 from tests.lab.cards import Cluster
-from tests.lab.conftest import note
 from tests.lab.lab import Lab
 from tests.lab.node import PIFLASH, Node
 
@@ -309,9 +308,9 @@ def test_a_thousand_slow_connections(scene: Scene, say: bytes) -> None:
     finally:
         rig.close_all(slow)
     kind = "silent" if not say else "half a handshake"
-    note(
-        f"1,000 slow connections ({kind}): hello in at most {max(taken):.2f} s, "
-        f"service of {size:.1f} MB"
+    figures.note(
+        f"1,000 slow connections ({kind})",
+        f"a hello took at most {max(taken):.2f} s, the service {size:.1f} MB",
     )
     assert max(taken) < ANSWERS
     assert size < MOST_FLOODED_MB

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import cards, stories
+from tests.lab import cards, figures, stories
 from tests.lab.cards import Cluster
 from tests.lab.clocks import YEAR, Clock
-from tests.lab.conftest import note
 from tests.lab.lab import Lab
 from tests.lab.orders import LONG
 from tests.lab.stories import Story, Told
@@ -127,7 +126,7 @@ def test_forms_with_clocks_years_off_and_survives_the_true_time_and_a_hundred_da
     told: dict[str, Future[Told]], seed: str
 ) -> None:
     story = told[seed].result()
-    note(f"{seed}: formed without NTP in {story.seconds:.0f} s")
+    figures.took("clocks years off, no NTP: to all ready", story.seconds)
 
 
 @pytest.mark.parametrize("seed", POWER_CUTS)
@@ -135,4 +134,4 @@ def test_converges_after_power_cuts_at_random_moments_and_leaves_no_stale_entry(
     told: dict[str, Future[Told]], seed: str
 ) -> None:
     story = told[seed].result()
-    note(f"{seed}: whole {story.seconds:.1f} s after the last of {CUTS_EACH} cuts")
+    figures.took(f"{CUTS_EACH} power cuts: from the last to all ready", story.seconds)

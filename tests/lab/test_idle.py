@@ -6,9 +6,9 @@ import os
 import time
 from pathlib import Path
 
-from tests.lab import measure
+from tests.lab import figures, measure
 from tests.lab.cards import Cluster
-from tests.lab.conftest import MakeLab, note
+from tests.lab.conftest import MakeLab
 from tests.lab.orders import LONG
 
 QUIET = 12.0  # seconds until nothing is left to do after the forming
@@ -33,9 +33,9 @@ def test_idle_service_is_small_and_sleeps(make_lab: MakeLab, five: Cluster, pyth
         shares[node.name] = (measure.seconds(node, pid) - before[node.name]) / lasted
         sizes[node.name] = measure.megabytes(node, pid)
         role = "leader" if node is lab.all[0] else node.status()["role"]
-        note(
-            f"{node.name} ({role}) of 3+2 idle for {lasted:.0f} s under {Path(python).name}: "
-            f"{shares[node.name]:.2%} of a core, {sizes[node.name]:.1f} MB"
+        figures.note(
+            f"3+2, {node.name} ({role}) idle for {lasted:.0f} s under {Path(python).name}",
+            f"{shares[node.name]:.2%} of a core, {sizes[node.name]:.1f} MB",
         )
     assert lab.wait_settled(seconds=10), "it was not idle but broken"
     assert max(sizes.values()) < MOST_MB
