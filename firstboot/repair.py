@@ -32,7 +32,7 @@ def put_aside(docker: str, *, address: str = "") -> List[str]:
     """
     moved = []
     images = sorted(glob.glob(os.path.join(glob.escape(docker), IMAGES)))
-    for path in [os.path.join(docker, STATE), os.path.join(docker, REMOTES)] + images:
+    for path in [os.path.join(docker, STATE), os.path.join(docker, REMOTES), *images]:
         name = os.path.relpath(path, docker)
         content = files.read(path, limit=MAX_BYTES)
         if content is None or len(content) > MAX_BYTES or _readable(name, content):
@@ -55,7 +55,7 @@ def _readable(name: str, content: bytes) -> bool:
     if name == REMOTES:
         return data is None or isinstance(data, list)
     if name != STATE:
-        return data is None or isinstance(data, dict)
+        return isinstance(data, dict)
     # An object without it ends dockerd just so: "could not parse listen address".
     return isinstance(data, dict) and bool(data.get("ListenAddr"))
 
