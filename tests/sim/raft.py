@@ -166,7 +166,7 @@ class Raft:
         if wall < papers.begins or wall < papers.root.begins:
             return "x509: certificate is not yet valid"
         if wall > papers.ends or wall > papers.root.ends:
-            return "x509: certificate has expired"
+            return "x509: certificate has expired or is not yet valid"
         return ""
 
     # --- who talks to whom ------------------------------------------------------------------------
