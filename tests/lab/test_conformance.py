@@ -15,7 +15,7 @@ from tests.lab.conformance.stage import Outcome
 from tests.lab.conftest import note
 from tests.support import dockerd
 
-AT_ONCE = 3  # of up to three engines each, which mostly wait
+AT_ONCE = 4  # of up to three engines each, which mostly wait
 Played = tuple[list[Outcome], float]
 
 

@@ -49,6 +49,8 @@ hostname "$2"
 pivot_root . mnt
 umount -l /mnt
 ip link set lo up
+# The same at each start: neighbours would wait for seconds with that of the last one.
+ip link set eth0 address "$4"
 if [ "$3" ]; then
   ip addr add "$3" dev eth0
   ip link set eth0 up
@@ -79,6 +81,7 @@ class Dockerd:
         self.name = name
         self.clock = Clock(directory / "lab/clock")
         self.address = f"{net.SUBNET}.{number}"
+        self._card = f"02:00:00:00:00:{number:02x}"
         self.data = directory / "docker"
         self.log = directory / "dockerd.log"
         self.pid = 0
@@ -167,7 +170,7 @@ class Dockerd:
                 *(*FENCE, "nsenter", f"--target={self._switch.pid}", "--pid", "--"),
                 *("unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork"),
                 *("--kill-child", "sh", "-c", _BOOT, "sh"),
-                *(str(self._directory), self.name, address),
+                *(str(self._directory), self.name, address, self._card),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -20,6 +20,11 @@ _REFUSALS = (
     ("is not down", "not down"),
     ("not found", "no such node"),
 )
+# Of certificates: dockerd has another word only for those that it finds at its start.
+_TROUBLES = (
+    ("has expired or is not yet valid", "its dates"),
+    ("not yet valid", "not yet valid"),
+)
 
 
 class RefusedError(Exception):
@@ -228,8 +233,8 @@ def refusal(message: str) -> str:
 
 
 def trouble(message: str) -> str:
-    """Say what an engine's error is about."""
-    for part in ("not yet valid", "expired"):
+    """Say what an engine's error is about; the message itself if it is about no certificate."""
+    for part, what in _TROUBLES:
         if part in message:
-            return part
+            return what
     return message
