@@ -1,4 +1,4 @@
-"""What a cluster has to live through: power cuts while it forms, clocks that are years off. Shell.
+"""What a cluster has to live through: power cuts, clocks that are years off, new cards. Shell.
 
 A story returns when the cluster came through it and raises NotFormedError when it did not. They
 wait far more than they compute, so several are told at once.
@@ -7,6 +7,7 @@ wait far more than they compute, so several are told at once.
 from __future__ import annotations
 
 import random
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ FORMING = 12.0  # seconds in which the power cuts fall
 # A stale entry may go 30 s after its node was last heard of, and a try to join may take 45 s.
 PATIENCE = 240.0
 NTP_PATIENCE = 90.0  # of the founder (design)
+FOUNDED_AGAIN = 120.0  # a sole manager's new card looks for an older swarm that long (design)
 
 
 @dataclass
@@ -114,6 +116,46 @@ def _newcomer(lab: Lab, node: Node) -> None:
         if time.monotonic() > deadline:
             raise NotFormedError(lab.last_words(f"{node.name} has its old node id"))
         time.sleep(0.5)
+
+
+def flashed_again(lab: Lab, told: Told) -> None:
+    """A worker, a manager and the seed get new cards, and a worker then its old one again."""
+    lab.power_on()
+    lab.wait_settled(seconds=PATIENCE)
+    begun = time.monotonic()
+    managers = [lab.nodes[one.name] for one in lab.cluster.members if one.role == "manager"]
+    worker = lab.all[-1]
+    before = worker.directory / "before"
+    shutil.copytree(lab.cluster.boot(worker.name), before)
+    for node in (worker, *managers[1:2], managers[0]):
+        _flash_again(lab, told, node)
+    told.seconds = time.monotonic() - begun
+    worker.pull_the_plug()
+    worker.insert(before)
+    worker.power_on()
+    deadline = time.monotonic() + PATIENCE
+    while worker.status().get("reason") != "superseded":
+        if time.monotonic() > deadline:
+            raise NotFormedError(lab.last_words(f"the old card of {worker.name} is not refused"))
+        time.sleep(0.5)
+    told.say(f"the old card of {worker.name} is superseded")
+    worker.pull_the_plug()
+    worker.insert(lab.cluster.boot(worker.name))
+    worker.power_on()
+    lab.wait_settled(seconds=PATIENCE)
+
+
+def _flash_again(lab: Lab, told: Told, node: Node) -> None:
+    before = engine.get(node, "/info")["Swarm"]["NodeID"]
+    begun = time.monotonic()
+    node.pull_the_plug()
+    lab.cluster.flash(node.name)
+    node.insert(lab.cluster.boot(node.name))
+    node.power_on()
+    lab.wait_settled(seconds=FOUNDED_AGAIN + PATIENCE)
+    if engine.get(node, "/info")["Swarm"]["NodeID"] == before:
+        raise NotFormedError(lab.last_words(f"{node.name} has its old node id"))
+    told.say(f"{node.name} flashed again: whole after {time.monotonic() - begun:.0f} s")
 
 
 Story = Callable[[Lab, Told], None]

@@ -1,4 +1,7 @@
-"""Power cuts while the swarm forms, and clocks that are years off: it forms, and it stays."""
+"""Power cuts while the swarm forms, clocks that are years off, new cards: it forms, and it stays.
+
+The name of a test is the seed of all that is random in it: to replay one, run it alone.
+"""
 
 from __future__ import annotations
 
@@ -18,25 +21,22 @@ from tests.lab.lab import Lab
 from tests.lab.orders import LONG
 from tests.lab.stories import Story, Told
 
-CUTS, CUTS_EACH = 30, 5
+CUTS_EACH = 5
 AT_ONCE = 4  # labs: they wait far more than they compute
 # Cards that lay in a drawer: else the clock's floor, the flash time, would be as good as the true
 # time. Founder and joiners may be as far apart as the certificates last, which is ten years.
 FLASHED = -5 * YEAR
+SHAPES = {"1+3": (1, 3), "3+2": (3, 2)}
 
 POWER_CUTS = [
-    f"{shape} power cuts {number}"
-    for number in range(CUTS // CUTS_EACH * (4 if LONG else 1))
-    for shape in [("1+3", "3+2")[number % 2]]
+    f"{('1+3', '3+2')[number % 2]} power cuts {number}" for number in range(8 if LONG else 4)
 ]
 CLOCKS = [
     "1+3 clocks: founder at 1970, the others ahead",
     "1+3 clocks: founder ahead, the others at 2019",
-    *(
-        f"{('3+2', '1+3')[number % 2]} clocks at random {number}"
-        for number in range(8 if LONG else 1)
-    ),
+    *(f"{('3+2', '1+3')[number % 2]} clocks at random {number}" for number in range(8 * LONG)),
 ]
+FLASHED_AGAIN = ["1+3 flashed again", "3+2 flashed again"] if LONG else ["3+2 flashed again"]
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +47,11 @@ def old_cards(
     clock = Clock(tmp_path_factory.mktemp("then") / "clock")
     clock.shift(FLASHED)
     made = {}
-    for managers, workers in ((1, 3), (3, 2)):
+    for shape, (managers, workers) in SHAPES.items():
         directory = tmp_path_factory.mktemp("cards") / "cluster"
         cluster = cards.describe(directory, base, managers=managers, workers=workers)
         cluster.flash(environment=clock.environment(library))
-        made[f"{managers}+{workers}"] = cluster
+        made[shape] = cluster
     return made
 
 
@@ -59,6 +59,7 @@ def old_cards(
 def told(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
+    base: Path,
     four: Cluster,
     five: Cluster,
     old_cards: dict[str, Cluster],
@@ -71,28 +72,35 @@ def told(
         for item in request.session.items
         if item.path == request.path and isinstance(item, pytest.Function)
     }
-    new_cards = {"1+3": four, "3+2": five}
-
     labs: list[Lab] = []
+
+    def cluster(seed: str, place: Path) -> Cluster:
+        shape = seed.split()[0]
+        if "clocks" in seed:
+            return old_cards[shape]
+        if "again" not in seed:
+            return {"1+3": four, "3+2": five}[shape]
+        managers, workers = SHAPES[shape]
+        own = cards.describe(place / "cluster", base, managers=managers, workers=workers)
+        own.flash()
+        return own
 
     def tell(seed: str) -> Told:
         told = Told(seed)
-        clusters = old_cards if "clocks" in seed else new_cards
-        cluster = clusters[seed.split()[0]]
         place = tmp_path_factory.mktemp("story")
-        with Lab(place, cluster, python=python, library=library) as lab:
+        chosen = cluster(seed, place)
+        with Lab(place / "lab", chosen, python=python, library=library) as lab:
             labs.append(lab)
             try:
-                _story(seed, cluster)(lab, told)
+                _story(seed, chosen)(lab, told)
             except Exception as error:
                 raise AssertionError(f"{told}\n{error}") from error
         return told
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         # The longest first.
-        futures = {
-            seed: pool.submit(tell, seed) for seed in (*CLOCKS, *POWER_CUTS) if seed in wanted
-        }
+        order = (*CLOCKS, *FLASHED_AGAIN, *POWER_CUTS)
+        futures = {seed: pool.submit(tell, seed) for seed in order if seed in wanted}
         try:
             yield futures
         finally:
@@ -106,6 +114,8 @@ def told(
 def _story(seed: str, cluster: Cluster) -> Story:
     if "power cuts" in seed:
         return partial(stories.power_cuts, cuts=CUTS_EACH)
+    if "flashed again" in seed:
+        return stories.flashed_again
     return partial(stories.wrong_clocks, offsets=_offsets(seed, cluster))
 
 
@@ -125,13 +135,21 @@ def _offsets(seed: str, cluster: Cluster) -> dict[str, float]:
 def test_forms_with_clocks_years_off_and_survives_the_true_time_and_a_hundred_days(
     told: dict[str, Future[Told]], seed: str
 ) -> None:
-    story = told[seed].result()
-    figures.took("clocks years off, no NTP: to all ready", story.seconds)
+    figures.took("clocks years off, no NTP: to all ready", told[seed].result().seconds)
+
+
+@pytest.mark.parametrize("seed", FLASHED_AGAIN)
+def test_a_node_that_is_flashed_again_takes_its_place_and_its_old_card_is_refused(
+    told: dict[str, Future[Told]], seed: str
+) -> None:
+    figures.took(f"{seed}: worker, manager, seed, one by one", told[seed].result().seconds)
 
 
 @pytest.mark.parametrize("seed", POWER_CUTS)
 def test_converges_after_power_cuts_at_random_moments_and_leaves_no_stale_entry(
     told: dict[str, Future[Told]], seed: str
 ) -> None:
-    story = told[seed].result()
-    figures.took(f"{CUTS_EACH} power cuts: from the last to all ready", story.seconds)
+    figures.took(
+        f"{CUTS_EACH} power cuts while forming: from the last to all ready",
+        told[seed].result().seconds,
+    )
