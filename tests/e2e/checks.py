@@ -132,6 +132,9 @@ def status_txt(sight: Sight) -> None:
     assert (said["role"], said["generation"]) == (sight.node.role, "1")
     if sight.node.name == sight.node.seed:
         assert said["phase"] == "READY"
+    elif not sight.node.lan and not sight.node.dhcp:
+        assert (said["phase"], said["reason"]) == ("BLOCKED", "stuck")
+        assert 'Cannot find device "wlan0"' in said["why"]
     else:
         # No machine sees another one here: the seed of a worker does not answer.
         assert (said["phase"], said.get("reason", "no-leader")) in ALONE
