@@ -163,11 +163,9 @@ class Raft:
 
     def _expired(self, engine: Engine, papers: Papers, t: float) -> str:
         wall = self.wall(engine, t)
-        if wall < papers.begins or wall < papers.root.begins:
-            return "x509: certificate is not yet valid"
-        if wall > papers.ends or wall > papers.root.ends:
-            return "x509: certificate has expired or is not yet valid"
-        return ""
+        begins, ends = max(papers.begins, papers.root.begins), min(papers.ends, papers.root.ends)
+        # dockerd does not say which of the two.
+        return "" if begins <= wall <= ends else "x509: certificate has expired or is not yet valid"
 
     # --- who talks to whom ------------------------------------------------------------------------
 

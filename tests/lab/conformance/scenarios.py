@@ -297,7 +297,7 @@ SCENARIOS = (
             do(f"clock b {-DAY}"),
             do("start b"),
             see("state b", "error"),
-            see("trouble b", "not yet valid"),
+            see("trouble b", "its dates"),
             do("clock b 0"),
             do("wait 5"),
             still("state b", "error"),
