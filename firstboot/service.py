@@ -132,9 +132,9 @@ class Service:
             heard=peers.heard,
         )
         self._parts.append(server.close)
-        for part in (peers, server):
-            part.start()
-            self._watched.append(part.runs)
+        peers.start()
+        server.start()
+        self._watched = [peers.runs, server.runs]
         return peers, server
 
 
