@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.lab.conformance import fake, real
-from tests.lab.conformance.scenarios import SCENARIOS, Scenario
+from tests.lab.conformance.scenarios import SCENARIOS
 from tests.lab.conformance.stage import Outcome
+from tests.lab.conformance.steps import Scenario
 from tests.lab.conftest import note
 from tests.support import dockerd
 

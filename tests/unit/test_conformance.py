@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.lab.conformance import fake
-from tests.lab.conformance.scenarios import SCENARIOS, Scenario
+from tests.lab.conformance.scenarios import SCENARIOS
+from tests.lab.conformance.steps import Scenario
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from firstboot.model import Bind, Entry, Swarm, Token
 from firstboot.model import Engine as View
-from tests.lab.conformance.scenarios import Scenario
 from tests.lab.conformance.stage import ROOM, EndedError, Outcome, Play, RefusedError
+from tests.lab.conformance.steps import Scenario
 from tests.sim.fakeswarm import INIT, DockerError, Fabric
 from tests.sim.raft import Engine
 

@@ -14,8 +14,8 @@ from cryptography import x509
 from firstboot import repair, swarmview
 from firstboot.engine import EngineError
 from firstboot.model import Bind, Engine, Entry, Grant, Swarm, Token
-from tests.lab.conformance.scenarios import Scenario
 from tests.lab.conformance.stage import ROOM, EndedError, Outcome, Play, RefusedError
+from tests.lab.conformance.steps import Scenario
 from tests.support import dockerd
 from tests.support.dockerd import Machines
 from tests.support.engines import Machine

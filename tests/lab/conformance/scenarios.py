@@ -1,73 +1,20 @@
-"""What is done to a few engines and what then is to be seen: data, for real ones and for fakes.
-
-`do` is a command with its outcome: "ok", "joined", or what the refusal is about. `see` is a
-question that is asked until the answer is the wanted one; `still` is asked once. stage.py has the
-vocabulary.
-"""
+"""What is done to a few engines and what then is to be seen: data, for real ones and for fakes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-MINUTE = 60
-HOUR = 60 * MINUTE
-DAY = 24 * HOUR
-YEAR = 365 * DAY
-
-
-@dataclass(frozen=True)
-class Step:
-    """`kind`: do, see or still."""
-
-    kind: str
-    text: str
-    gives: str
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """`facts`: numbers of the project's measurements of Swarm that it is about."""
-
-    name: str
-    facts: str
-    steps: tuple[Step, ...]
-
-    @property
-    def nodes(self) -> tuple[str, ...]:
-        """Machines that it needs: a first, then b, c."""
-        words = {word for step in self.steps for word in step.text.split()}
-        return tuple(name for name in ("a", "b", "c") if name in words)
-
-
-def do(text: str, gives: str = "ok") -> Step:
-    return Step("do", text, gives)
-
-
-def see(text: str, gives: str) -> Step:
-    return Step("see", text, gives)
-
-
-def still(text: str, gives: str) -> Step:
-    return Step("still", text, gives)
-
-
-def join(text: str, gives: str = "joined") -> Step:
-    return do("join " + text, gives)
-
-
-A, B = "a manager leader ready", "b worker ready"
-UNKNOWN = "? worker unknown"
-FOUNDED = (do("init a"), see("list a", A))
-PAIR = (*FOUNDED, join("b to a"), see("list a", f"{A}, {B}"))
-TWO = (*PAIR, do("promote b on a"), see("list a", f"{A}, b manager reachable ready"))
-THREE = (
-    *TWO,
-    see("state b", "active manager"),
-    join("c to a"),
-    see("list a", f"{A}, b manager reachable ready, c worker ready"),
-    do("promote c on a"),
-    see("list a", f"{A}, b manager reachable ready, c manager reachable ready"),
-    see("state c", "active manager"),
+from tests.lab.conformance.dated import DATED
+from tests.lab.conformance.steps import (
+    FOUNDED,
+    PAIR,
+    THREE,
+    TWO,
+    A,
+    B,
+    Scenario,
+    do,
+    join,
+    see,
+    still,
 )
 
 SCENARIOS = (
@@ -96,41 +43,6 @@ SCENARIOS = (
             do("promote b on b", "no manager"),
             join("b to a", "already in a swarm"),
             do("init b", "already in a swarm"),
-        ),
-    ),
-    Scenario(
-        "certificates",
-        "S5",
-        (
-            *PAIR,
-            see("lasts a", "90 days"),
-            see("lasts b", "90 days"),
-            do("keep token a"),
-            do("rotate-ca a"),
-            see("lasts a", "10 years"),
-            see("lasts b", "10 years"),
-            see("rotation a", "done"),
-            see("token a", "new"),
-            see("state b", "active worker"),
-            join("c to a"),
-            see("lasts c", "10 years"),
-        ),
-    ),
-    Scenario(
-        "digests",
-        "S15",
-        (
-            *FOUNDED,
-            see("digest a a", "same"),
-            do("keep token a"),
-            do("rotate-ca a"),
-            see("rotation a", "done"),
-            see("digest a a", "same"),
-            join("b to a with kept", "failed"),
-            see("state b", "inactive"),
-            join("b to a"),
-            see("digest b a", "same"),
-            see("list a", f"{A}, {B}"),
         ),
     ),
     Scenario(
@@ -194,117 +106,6 @@ SCENARIOS = (
             see("state b", "inactive"),
             still("list a", A),
             join("b to a"),
-        ),
-    ),
-    Scenario(
-        "a joiner with its clock behind",
-        "S1 S16",
-        (
-            *FOUNDED,
-            do(f"clock b {-10 * MINUTE}"),
-            join("b to a", "failed"),
-            see("state b", "inactive"),
-            still("list a", A),
-            do("clock b 0"),
-            join("b to a"),
-            see("list a", f"{A}, {B}"),
-        ),
-    ),
-    Scenario(
-        "half an hour behind",
-        "S16",
-        (
-            *FOUNDED,
-            do(f"clock a {2 * HOUR}"),
-            do(f"clock b {HOUR + 30 * MINUTE}"),
-            join("b to a"),
-            see("list a", f"{A}, {B}"),
-        ),
-    ),
-    Scenario(
-        "seventy minutes behind",
-        "S16",
-        (
-            *FOUNDED,
-            do(f"clock a {2 * HOUR}"),
-            do(f"clock b {50 * MINUTE}"),
-            join("b to a", "failed"),
-            see("list a", f"{UNKNOWN}, {A}"),
-            see("state b", "inactive"),
-            do(f"clock b {2 * HOUR}"),
-            join("b to a"),
-            see("list a", f"{UNKNOWN}, {A}, {B}"),
-            do("rotate-ca a"),
-            do("wait 12"),
-            still("rotation a", "under way"),
-            do("remove unknown on a"),
-            see("rotation a", "done"),
-            see("list a", f"{A}, {B}"),
-        ),
-    ),
-    Scenario(
-        "a founder with an old clock",
-        "S16",
-        (
-            do(f"clock a {-5 * YEAR}"),
-            *FOUNDED,
-            do("clock a 0"),
-            do("wait 3"),
-            still("state a", "active manager"),
-            still("list a", A),
-            do("rotate-ca a"),
-            see("rotation a", "done"),
-            see("lasts a", "10 years"),
-            join("b to a"),
-            see("list a", f"{A}, {B}"),
-        ),
-    ),
-    Scenario(
-        "a founder with an old clock, rotated late",
-        "S16",
-        (
-            do(f"clock a {-5 * YEAR}"),
-            *FOUNDED,
-            do("clock a 0"),
-            join("b to a", "failed"),
-            see("state b", "inactive"),
-            still("list a", A),
-            do("rotate-ca a"),
-            see("rotation a", "done"),
-            join("b to a"),
-            see("list a", f"{A}, {B}"),
-        ),
-    ),
-    Scenario(
-        "a founder with an old clock, restarted",
-        "S16 S3",
-        (
-            do(f"clock a {-5 * YEAR}"),
-            *FOUNDED,
-            do("clock a 0"),
-            do("restart a"),
-            see("state a", "error"),
-            see("trouble a", "its dates"),
-        ),
-    ),
-    Scenario(
-        "a start with the clock behind the certificate",
-        "S3",
-        (
-            *PAIR,
-            do("keep id b"),
-            do("cut b"),
-            do(f"clock b {-DAY}"),
-            do("start b"),
-            see("state b", "error"),
-            see("trouble b", "its dates"),
-            do("clock b 0"),
-            do("wait 5"),
-            still("state b", "error"),
-            do("restart b"),
-            see("state b", "active worker"),
-            see("id b", "same"),
-            see("list a", f"{A}, {B}"),
         ),
     ),
     Scenario(
@@ -498,41 +299,6 @@ SCENARIOS = (
         ),
     ),
     Scenario(
-        "a hundred days later",
-        "S5",
-        (
-            *FOUNDED,
-            do("rotate-ca a"),
-            see("rotation a", "done"),
-            join("b to a"),
-            do("cut a"),
-            do("cut b"),
-            do(f"clock a {100 * DAY}"),
-            do(f"clock b {100 * DAY}"),
-            do("start a"),
-            do("start b"),
-            see("state b", "active worker"),
-            see("list a", f"{A}, {B}"),
-        ),
-    ),
-    Scenario(
-        "a hundred days later, without a rotation",
-        "S4 S5",
-        (
-            *PAIR,
-            do("cut a"),
-            do("cut b"),
-            do(f"clock a {100 * DAY}"),
-            do(f"clock b {100 * DAY}"),
-            do("start a"),
-            do("start b"),
-            see("state a", "error"),
-            see("trouble a", "its dates"),
-            see("state b", "error"),
-            see("trouble b", "its dates"),
-        ),
-    ),
-    Scenario(
         "what the swarm remembers",
         "S8 S22",
         (
@@ -549,4 +315,5 @@ SCENARIOS = (
             see("labels b on b", "generation=1 name=b role=worker room=attic"),
         ),
     ),
+    *DATED,
 )

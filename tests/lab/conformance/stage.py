@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from firstboot.model import EPOCH_LABEL, GENERATION_LABEL, Engine, Entry, Swarm, Token
-from tests.lab.conformance.scenarios import Scenario, Step
+from tests.lab.conformance.steps import Scenario, Step
 
 ROOM = {"room": "attic"}
 _REFUSALS = (
