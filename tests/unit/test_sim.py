@@ -1,4 +1,4 @@
-"""A few hundred stories of the simulator; 20,000 are told by tests/sim/test_seeds.py."""
+"""A few stories of the simulator; 20,000 are told by tests/sim/test_seeds.py."""
 
 from __future__ import annotations
 
