@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -10,12 +11,13 @@ from firstboot import permit as permits
 from firstboot.model import Claim, Memory
 from firstboot.nodeconfig import NodeConfig
 from flasher import pki, seed
-from flasher.model import ClusterSpec, Identity, Secret, Ticket
+from flasher.model import ClusterSpec, Identity, PermitKind, Secret, Ticket
 from flasher.permits import Flash, check_delivery, next_ticket
 from tests.sim.raft import Engine
 from tests.support import identity
 
 CLUSTER = "home"
+FORGERIES = ("generation", "epoch", "cluster", "seed", "signature", "none")
 
 
 class Card:
@@ -81,6 +83,28 @@ def card(made: ClusterSpec, ticket: Ticket) -> Card:
         made, made.node(ticket.node), ticket=ticket, identity=papers, stacks={}
     )
     return Card(config, permit=permit, charter=charter)
+
+
+@cache
+def forged(how: str, name: str, generation: int, epoch: int) -> str:
+    """Give a permit that is not that of the card: in what it says, or in who signed it."""
+    ticket = Ticket(name, generation, epoch, PermitKind.GENESIS, 0)
+    others = {
+        "generation": replace(ticket, generation=generation + 1),
+        "epoch": replace(ticket, epoch=epoch + 1),
+        "seed": replace(ticket, node="w1"),
+    }
+    cluster = "office" if how == "cluster" else CLUSTER
+    permit = pki.sign_permit(identity.authority(), cluster=cluster, ticket=others.get(how, ticket))
+    if how == "none" or permit is None:
+        return ""
+    text = permit.reveal()
+    if how != "signature":
+        return text
+    data = json.loads(text)
+    first = data["signature"][0]
+    data["signature"] = ("1" if first == "0" else "0") + data["signature"][1:]
+    return json.dumps(data, sort_keys=True, separators=(",", ":"))
 
 
 @cache

@@ -113,6 +113,14 @@ class Fabric(Raft):
         self.on_leader(store)
         return store
 
+    def cut_off(self, engine: Engine) -> None:
+        """The power goes after dockerd made a swarm and before it wrote the swarm's labels."""
+        if engine.papers:
+            store = self.stores[engine.papers.swarm]
+            store.labels.clear()
+            self._changed(store)
+            self.happened.add("founding cut off before its labels")
+
     def join(self, engine: Engine, t: float, *, target: Engine | None, token: Token) -> float:
         """Begin to join; give how long the call takes. What came of it, only a look tells (S17)."""
         if engine.papers or engine.state != "inactive":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from firstboot import memory
 from firstboot.model import Action, Join
-from tests.sim import plans
+from tests.sim import cards, plans
 from tests.sim.cards import Card
 from tests.sim.plans import SPARE, Fault
 
@@ -26,15 +26,15 @@ WEIGHTS = {
     "RaiseAddress": 0.2,
     "StepClock": 3.0,
     "FallToFloor": 8.0,
-    "RestartDocker": 30.0,
+    "RestartDocker": 50.0,
     "Init": 3.0,
     "RotateCa": 3.0,
     "Join": 6.0,
     "Leave": 20.0,
     "Promote": 6.0,
     "Demote": 30.0,
-    "Remove": 10.0,
-    "Supersede": 10.0,
+    "Remove": 20.0,
+    "Supersede": 30.0,
     "RotateToken": 2.0,
 }
 
@@ -63,9 +63,19 @@ class Faults:
             if name != SPARE:
                 box.insert(world.operator.flash(name, now=flashed))
                 world.at(plan.boots[name], self._on, box)
+        if plan.forged:
+            self._forge_permit(plan.spec.managers[0].name)
         for fault in plan.faults:
             world.at(fault.at, self._happens, fault)
         world.at(plan.heal, self._heal)
+
+    def _forge_permit(self, seed: str) -> None:
+        card = self.world.boxes[seed].card
+        if card:
+            config = card.config
+            card.permit = cards.forged(
+                self.plan.forged, config.name, config.generation, config.epoch
+            )
 
     def _did(self, kind: str) -> None:
         self.world.happened.add(kind)

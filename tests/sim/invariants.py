@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tests.sim.shell import Shell
     from tests.sim.world import Box, World
 
+GONE = 30.0  # how long a node has to be away before its place may be taken
 LAG = 1.0  # seconds by which a view may be behind
 
 
@@ -92,7 +93,9 @@ class Judge:
         elif isinstance(action, Promote):
             self._promotes(store, node, t)
         else:
-            self._takes_away(node, action, seen, shell.now(t))
+            self._takes_away(node, action, seen, t, shell.now(t))
+            if isinstance(action, Demote):
+                self._demotes(store, node)
 
     # --- I1, I2: swarms ---------------------------------------------------------------------------
 
@@ -119,18 +122,23 @@ class Judge:
 
     def founded(self, shell: Shell, action: Init, store: Store) -> None:
         card = shell.card
-        granted = permits.verify(
-            card.permit,
-            modulus=card.config.permit_key,
-            cluster=card.config.cluster,
-            node=card.name,
-        )
+        try:
+            granted = permits.verify(
+                card.permit,
+                modulus=card.config.permit_key,
+                cluster=card.config.cluster,
+                node=card.name,
+            )
+        except permits.PermitError as error:
+            raise Violation("I2", f"{card!r} founds epoch {action.epoch}: {error}") from None
         if (granted.epoch, granted.generation) != (action.epoch, card.config.generation):
             raise Violation("I2", f"{card!r} founds epoch {action.epoch} by another permit")
         if card.memory.founding != action.epoch:
             raise Violation("I2", f"{card!r} did not note the founding of {action.epoch}")
         if card.memory.founded >= action.epoch:
             raise Violation("I2", f"{card!r} has used up its permit")
+        if shell.heard_epoch >= action.epoch:
+            raise Violation("I2", f"{card!r} founds an epoch that it heard of")
         before = self.foundings.setdefault(action.epoch, [])
         for name, generation, earlier in before:
             same = (name, generation) == (card.name, card.config.generation)
@@ -196,11 +204,16 @@ class Judge:
             if not member.via and t - member.lost > member.grace + LAG:
                 raise Violation("I7", f"{node} is promoted beside {member}, which is dead")
 
+    def _demotes(self, store: Store, node: Node) -> None:
+        rest = [member for member in store.members() if member is not node]
+        if 2 * sum(bool(member.via) for member in rest) <= len(rest):
+            raise Violation("I7", f"without {node.name} there is no quorum")
+
     def _takes_away(
-        self, node: Node, action: Demote | Remove, seen: Observation, now: float
+        self, node: Node, action: Demote | Remove, seen: Observation, t: float, now: float
     ) -> None:
-        if node.via:
-            raise Violation("I6", f"{action} of {node.name}, which is up")
+        if node.via or t - node.lost < GONE - LAG:
+            raise Violation("I6", f"{action} of {node.name}, which is up or was a moment ago")
         for contact in seen.peers.values():
             hello = contact.hello
             fresh = contact.silent_since is None and now - contact.heard < 15.0

@@ -193,6 +193,9 @@ class Model(Eyes):
                 if self.honest and len(epochs) > 1:
                     return "I1: two swarms"
         for number, store in enumerate(state.stores):
+            if sum(line.member for line in store.lines) > self.managers:
+                # Then a majority of the roster is none of the raft (facts S6).
+                return "I7: a manager joined before its old entry was removed"
             live = [one for one in store.lines if one.generation and holds(state, number, one)]
             if len({one.owner for one in live}) < len(live):
                 return "I5: two live nodes of one name"

@@ -45,6 +45,7 @@ class Plan:
     faults: tuple[Fault, ...] = ()
     age: float = 0.0  # of the first cards when they are used, seconds
     rogue: str = ""
+    forged: str = ""  # how the permit of the first card is wrong
     later: bool = False
     honest: bool = True
 
@@ -99,6 +100,7 @@ def plan(seed: int) -> Plan:
         age=dice.choice((0.0, 3600.0, 20 * DAY, 300 * DAY)),
         rogue=dice.choice([*names[managers:], ""]) if dice.random() < 0.15 else "",
         later=dice.random() < 0.1,
+        forged=dice.choice(cards.FORGERIES) if dice.random() < 0.02 else "",
     )
     return _with_faults(dice, base, names)
 
@@ -120,16 +122,24 @@ def _clocks(
     return times, years
 
 
+KINDS = (
+    *("cut", "cut", "divide", "loss", "restart", "reflash", "reflash", "old", "copy"),
+    *("wrong", "forget", "again", "rot"),
+)
+# After these something has to be missed for half a minute before it is cleared away.
+SLOW = ("reflash", "forget", "rot")
+
+
 def _with_faults(dice: random.Random, base: Plan, names: list[str]) -> Plan:
-    kinds = ("cut", "cut", "divide", "loss", "restart", "reflash", "reflash", "old", "copy")
-    kinds = (*kinds, "wrong", "forget", "again", "rot")
+    drawn = [dice.choice(KINDS) for _ in range(dice.choice((0, 1, 2, 3, 5)))]
+    if any(kind in SLOW for kind in drawn):
+        base = replace(base, heal=max(base.heal, dice.choice((60.0, 130.0, 200.0))))
     faults = []
     honest = True
     reflashed = 0
-    for _ in range(dice.choice((0, 1, 2, 3, 5))):
-        kind = dice.choice(kinds)
+    for kind in drawn:
         node = dice.choice(names)
-        if kind in ("reflash", "wrong", "forget", "rot") and len(base.spec.managers) > 1:
+        if kind in (*SLOW, "wrong") and len(base.spec.managers) > 1:
             reflashed += 1
             if reflashed > 1:
                 continue
@@ -140,9 +150,7 @@ def _with_faults(dice: random.Random, base: Plan, names: list[str]) -> Plan:
             honest, node = False, "m1"
         if kind in ("old", "copy"):
             honest = False
-        # A card that is replaced has to be missed for half a minute before its entry may go.
-        early = 0.3 if kind in ("reflash", "forget") else 1.0
-        at = dice.uniform(1.0, base.heal * early)
+        at = dice.uniform(1.0, base.heal * (0.6 if kind in SLOW else 1.0))
         faults.append(Fault(at, kind, node, dice.uniform(1.0, 60.0)))
     return replace(base, faults=tuple(sorted(faults, key=lambda one: one.at)), honest=honest)
 
@@ -159,5 +167,6 @@ def kinds(plan: Plan) -> set[str]:
         "network slow": plan.delay[1] > 0.1,
         "dockerd takes 40 s": any(seconds >= 40.0 for seconds in plan.docker.values()),
         "cards 300 days old": plan.age >= 300 * DAY,
+        "permit that is not the card's": bool(plan.forged),
     }
     return {kind for kind, it_is in kinds.items() if it_is}

@@ -26,6 +26,7 @@ REMEDIES = {
     "no-quorum": True,
     "swarm-error": True,
     "swarm-lost": False,
+    "no-permit": False,
 }
 
 

@@ -34,6 +34,8 @@ FAULTS = (
     "time server late",
     "no time server",
     "cards 300 days old",
+    "permit that is not the card's",
+    "founding cut off before its labels",
     "100 days later",
 )
 QUIRKS = (

@@ -264,6 +264,8 @@ class World:
         if tears and isinstance(action, Init) and not engine.torn and self.random.random() < 0.3:
             self.fabric.advance(t)
             engine.papers = None  # nothing of it had reached the card
+        elif tears and isinstance(action, Init) and self.random.random() < 0.3:
+            self.fabric.cut_off(engine)
         self.faults.cut(shell.box, t, away)
 
     def found(self, shell: Shell, action: Init, t: float) -> float:

@@ -33,7 +33,7 @@ from firstboot.reasons import REASONS
 from flasher.model import PermitKind
 from tests.support.identity import NOW
 from tests.unit.firstboot.card import config, permit
-from tests.unit.firstboot.sights import BEGUN, THEN, engine, heard, hello, outsider, seen
+from tests.unit.firstboot.sights import BEGUN, THEN, engine, heard, hello, leading, outsider, seen
 
 SEED = permit()
 IN = engine("active", node_id="id-pi9", ca="ca-1")
@@ -397,3 +397,14 @@ def test_a_managers_newer_card_is_remembered_and_its_older_one_not_listened_to()
     assert worker(knowing(peers=heard(hello(generation=2)), memory=knows)).phase == "JOIN"
     future = heard(hello(swarm_epoch=9, epoch=9))
     assert worker(knowing(peers=future, memory=knows)).action is None
+
+
+def test_a_swarm_that_is_not_of_piflash_is_left_alone() -> None:
+    foreign = leading()
+    assert foreign.swarm
+    foreign = replace(foreign, swarm=replace(foreign.swarm, labels={}))
+    decision = decide(config("pi1"), SEED, foreign, THEN)
+    assert (decision.reason, decision.action) == ("foreign-swarm", None)
+    # But for the one whose founding was cut off before it had its labels.
+    cut_off = replace(foreign, memory=Memory(epoch=0, founding=1))
+    assert decide(config("pi1"), SEED, cut_off, THEN).action == Leave()

@@ -296,6 +296,14 @@ def test_no_worker_and_no_unbound_node_is_promoted() -> None:
         assert not isinstance(lead(leading(other)).action, Promote)
 
 
+def test_a_node_of_an_older_card_is_not_promoted() -> None:
+    old = entry("pi2", wanted="manager", generation=1)
+    sight = leading(old)
+    assert lead(sight).action == Promote("id-pi2")
+    newer = replace(sight, memory=replace(sight.memory, seen={"pi1": 1, "pi2": 2}))
+    assert not isinstance(lead(newer).action, Promote)
+
+
 def test_entries_of_failed_tries_go_when_they_are_down_and_silent() -> None:
     nameless = entry("", id="id-x", bound=False, ready=False, down_for=31.0)
     assert lead(leading(nameless)).action == Remove("id-x")
