@@ -37,6 +37,7 @@ from tests.sim.raft import (
 INIT = 0.6
 JOIN_STEPS = (0.1, 0.2, 0.3)  # the entry, the disk, active (S2)
 JOIN_HANGS = 20.0  # S2: a dead address
+JOIN_AGAIN = 2.0
 JOIN_FAILS = 10.0  # S2: a refused port, a bad token
 
 
@@ -129,6 +130,8 @@ class Fabric(Raft):
         engine.joining = next(self._numbers)
         number = engine.joining
         if target is None or not self.linked(engine, target):
+            if target is not None:
+                self._try_again(engine, target, token, number, t)
             return self._hang(engine, t, number)
         papers = target.papers
         if not target.running or papers is None or target.state != "active" or not target.manager:
@@ -265,6 +268,28 @@ class Fabric(Raft):
         self.happened.add("S2: join hangs and ends in error")
         self.after(t + JOIN_HANGS, lambda at: self._gave_up(engine, number, "error"))
         return JOIN_HANGS
+
+    def _try_again(
+        self, engine: Engine, target: Engine, token: Token, number: int, t: float
+    ) -> None:
+        """S17: while it hangs it goes on trying, and so may still get in."""
+
+        def once_more(at: float) -> None:
+            if engine.joining != number:
+                return
+            store = self.stores.get(target.papers.swarm) if target.papers else None
+            if (
+                store is not None
+                and self.linked(engine, target)
+                and self._sees_leader(target, store)
+                and token.reveal() == self._text(store)
+                and not (target.papers and self._expired(engine, target.papers, at))
+            ):
+                self._enter(engine, store, number, at)
+            else:
+                self._try_again(engine, target, token, number, at)
+
+        self.after(t + JOIN_AGAIN, once_more)
 
     def _fail(self, engine: Engine, t: float, number: int) -> float:
         engine.state = "pending"

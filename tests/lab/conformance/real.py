@@ -21,7 +21,7 @@ from tests.support.dockerd import Machines
 from tests.support.engines import Machine
 
 NOBODY = "250"  # no machine has that address
-PATIENCE = 120.0  # far more than anything takes when the machine is idle
+PATIENCE = 240.0  # far more than anything takes, also on a machine that has other things to do
 
 
 def play(scenario: Scenario, directory: Path, *, library: Path) -> list[Outcome]:

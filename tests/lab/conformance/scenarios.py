@@ -285,6 +285,35 @@ SCENARIOS = (
         ),
     ),
     Scenario(
+        "a join over a pulled cable",
+        "S17",
+        (
+            *FOUNDED,
+            do("unplug b"),
+            do("begin b to a"),
+            see("state b", "pending"),
+            do("wait 3"),
+            do("plug b"),
+            see("state b", "active worker"),
+            see("list a", f"{A}, {B}"),
+        ),
+    ),
+    Scenario(
+        "a cable put back too late",
+        "S2 S17",
+        (
+            *FOUNDED,
+            do("unplug b"),
+            do("begin b to a"),
+            see("state b", "pending"),
+            do("wait 25"),
+            do("plug b"),
+            do("wait 10"),
+            still("state b", "error"),
+            still("list a", A),
+        ),
+    ),
+    Scenario(
         "a pulled cable",
         "S7",
         (
