@@ -14,7 +14,7 @@ ARCH := amd64
 # The unit tests make many small files and sync them: in memory that costs nothing.
 MEMORY := $(if $(wildcard /dev/shm),/dev/shm,/tmp)
 
-.PHONY: help demo test lint unit contract lab lab-long e2e pythons bench wheel clean tools-demo tools-test \
+.PHONY: help demo test lint unit contract lab lab-long sim e2e pythons bench wheel clean tools-demo tools-test \
 	tools-lab tools-e2e
 
 help:  ## this list
@@ -45,6 +45,10 @@ lab: tools-lab $(VENV)/.dev  ## real Docker engines on this machine form swarms 
 
 lab-long: tools-lab $(VENV)/.dev  ## the same with all start orders, kills and idle minutes (root; about an hour)
 	PIFLASH_LAB_LONG=1 $(PYTEST) tests/lab -v
+
+sim: $(VENV)/.dev  ## 20,000 stories of simulated nodes, every state of three nodes, and each rule taken out in turn
+	$(PYTEST) tests/sim/test_seeds.py -q
+	$(PYTEST) tests/sim -q -n 2 --ignore tests/sim/test_seeds.py
 
 e2e: tools-e2e $(VENV)/.dev  ## virtual machines boot the cards that piflash writes (root; ARCH=armhf for 32-bit ARM)
 	PIFLASH_REQUIRE_TOOLS=1 PIFLASH_E2E_ARCH=$(ARCH) $(PYTEST) tests/e2e -v

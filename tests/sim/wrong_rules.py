@@ -1,6 +1,6 @@
-"""The four rules for `swarm init` and for replaced cards that do not hold (docs: known accidents).
+"""Four rules for founding a swarm and replacing a card that others use, and that do not hold.
 
-Each is what others do; the model check has to find what is wrong with it.
+The model check has to find what is wrong with each.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ JOIN_BEFORE_REMOVE = Mutant(
     edits=(("leader", "    if dead or (", "    if ("),),
     model={"managers": 3, "flashes": 1, "flashed": (1,)},
 )
-# By rule: what the model check says is violated.
-WRONG = {
-    WHOEVER_SEES_NO_LEADER: "I1",
-    SEED_WHENEVER_EMPTY: "I1",
-    REJOIN_WITHOUT_ASKING: "I1",
-    JOIN_BEFORE_REMOVE: "I7",
-}
+# With what the model check says is violated.
+WRONG = (
+    (WHOEVER_SEES_NO_LEADER, "I1"),
+    (SEED_WHENEVER_EMPTY, "I1"),
+    (REJOIN_WITHOUT_ASKING, "I1"),
+    (JOIN_BEFORE_REMOVE, "I7"),
+)
