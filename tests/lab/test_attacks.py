@@ -257,16 +257,16 @@ def test_the_leaders_own_name_by_a_copied_card(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(
-    "request_",
+    ("request_", "told"),
     [
-        b"POST /v1/join HTTP/1.1\r\nContent-Length: 4097\r\n\r\n",
-        b"POST /v1/join HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
-        b"GET /v1/hello HTTP/1.1\r\nX: " + b"x" * 100_000,
-        b"GET /" + b"x" * 100_000,
+        (b"POST /v1/join HTTP/1.1\r\nContent-Length: 4097\r\n\r\n", "a body larger than 4096"),
+        (b"POST /v1/join HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n", "a length"),
+        (b"GET /v1/hello HTTP/1.1\r\nX: " + b"x" * 100_000, "headers larger than 2048"),
+        (b"GET /" + b"x" * 100_000, "headers larger than 2048"),
     ],
     ids=["body", "length", "header", "target"],
 )
-def test_oversized_requests(scene: Scene, request_: bytes) -> None:
+def test_oversized_requests(scene: Scene, request_: bytes, told: str) -> None:
     source = scene.source()
     with (
         intruder.inside(scene.lab.switch),
@@ -277,10 +277,10 @@ def test_oversized_requests(scene: Scene, request_: bytes) -> None:
             status, reply = rig.answer(sock)
         except OSError:
             status, reply = 0, {}  # it hung up while we were still talking
-        assert status in (0, 400, 404, 413, 431)
+        assert status in (0, 400, 413, 431)
         _has_no_token(scene, reply)
         assert closed(sock)
-    assert scene.told(source)
+    assert told in scene.told(source)
 
 
 @pytest.mark.parametrize("say", [b"", b"\x16\x03\x01\x02\x00\x01\x00"], ids=["silent", "half"])
