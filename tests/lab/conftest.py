@@ -17,7 +17,7 @@ from tests.lab.program import FLASHED, Telling
 from tests.support import tools
 
 PROGRAMS = ("dockerd", "docker", "iptables", "ip", "busybox", "tini", "gcc", "setpriv", "unshare")
-CARD_TOOLS = ("nsenter", "mkfs.vfat", "mcopy", "mke2fs")
+CARD_TOOLS = ("nsenter", "pgrep", "mkfs.vfat", "mcopy", "mke2fs")
 STORIES = "test_hardships.py"
 ALONE = ("test_forming.py", "test_conformance.py")
 SHAPES = {"1+3": (1, 3), "3+2": (3, 2)}
