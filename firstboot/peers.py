@@ -285,7 +285,7 @@ class Peers:
 
     def _answered(self, line: _Line, response: Response, proved: Claim) -> None:
         try:
-            hello = self._judge(response, proved)
+            hello = self._judge(response, proved, before=line.contact)
         except (WireError, PermitError) as error:
             self._failed(line, str(error))
             return
@@ -297,11 +297,12 @@ class Peers:
         if silent or rhythm.news(before.hello if before else None, hello):
             self._wake()
 
-    def _judge(self, response: Response, proved: Claim) -> Hello:
+    def _judge(self, response: Response, proved: Claim, *, before: Optional[Contact]) -> Hello:
         if response.status != 200:
             raise WireError("hello: answers with HTTP %d" % response.status)
         hello = wire.parse_hello(response.body)
-        wire.vouch(hello, proved)
+        newest = before.hello.generation if before and before.hello else 0
+        wire.vouch(hello, proved, newest=newest)
         if hello.quorum and hello.swarm_epoch > self._charter(hello):
             raise WireError("hello: the operator did not allow epoch %d" % hello.swarm_epoch)
         return hello

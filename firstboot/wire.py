@@ -129,8 +129,17 @@ def parse_hello(body: bytes) -> Hello:
     )
 
 
-def vouch(hello: Hello, proved: Claim) -> None:
-    """Raise WireError unless a hello is what the certificate of its sender may say."""
+def vouch(hello: Hello, proved: Claim, *, newest: int = 0) -> None:
+    """Raise WireError unless a hello is what the certificate of its sender may say.
+
+    `newest`: the generation of that name that was heard before; with an older card in another Pi
+    both answer by turns, and who is busy for a moment would else miss that there is a newer one.
+    """
+    if hello.generation < newest:
+        raise WireError(
+            "hello: of generation %d, but there is one of generation %d"
+            % (hello.generation, newest)
+        )
     if (hello.name, hello.role, hello.generation) != (proved.name, proved.role, proved.generation):
         raise WireError(
             "hello: of %s, a %s, generation %d, but the certificate is of %s, a %s, generation %d"

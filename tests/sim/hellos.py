@@ -96,7 +96,7 @@ class Hellos:
         try:
             if said is None:
                 raise WireError("no answer")
-            self._judge(said, peer.card)
+            self._judge(said, peer.card, before=self.contacts.get(line.peer.name))
         except ValueError:  # WireError, PermitError; a mutant has its own
             self._failed(t, line)
             return
@@ -111,8 +111,9 @@ class Hellos:
             self.wake(t)
         self.plan(line, t)
 
-    def _judge(self, hello: Hello, card: Card) -> None:
-        self.core.vouch(hello, card.claim)
+    def _judge(self, hello: Hello, card: Card, *, before: Contact | None) -> None:
+        newest = before.hello.generation if before and before.hello else 0
+        self.core.vouch(hello, card.claim, newest=newest)
         if hello.quorum and hello.swarm_epoch and hello.swarm_epoch > charter_of(hello.charter):
             raise WireError(f"hello: the operator did not allow epoch {hello.swarm_epoch}")
 

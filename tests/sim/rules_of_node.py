@@ -291,4 +291,11 @@ MUTANTS = (
         "if not proved:",
         unit="test_wire.py",
     ),
+    Mutant(
+        "an older card is not heard after a newer one",
+        "wire",
+        "    if hello.generation < newest:\n",
+        "    if not proved:\n",
+        unit="test_wire.py",
+    ),
 )

@@ -178,6 +178,12 @@ def test_a_hello_of_another_node_is_refused(wrong: dict[str, Any]) -> None:
         wire.vouch(replace(hello("pi1"), **wrong), PI1)
 
 
+def test_an_older_card_is_not_heard_after_a_newer_one() -> None:
+    wire.vouch(hello("pi1"), PI1, newest=1)
+    with pytest.raises(WireError, match="of generation 1, but there is one of generation 2"):
+        wire.vouch(hello("pi1"), PI1, newest=2)
+
+
 @pytest.mark.parametrize("more", [{"quorum": True}, {"grants": True}])
 def test_a_worker_cannot_speak_as_a_manager(more: dict[str, Any]) -> None:
     with pytest.raises(WireError, match="speaks as a manager"):
