@@ -146,11 +146,8 @@ def _granted(config: NodeConfig, text: str) -> Permit:
 
 
 def _may_found(config: NodeConfig, seen: Observation) -> bool:
-    """The permit is not used up, and no other card's swarm of its epoch or a later one was seen."""
-    memory = seen.memory
-    if memory.epoch > config.epoch or memory.founded >= config.epoch:
-        return False
-    return memory.epoch < config.epoch or memory.founding == config.epoch
+    """The permit is not used up, and no swarm of its epoch or a later one was ever seen."""
+    return seen.memory.founded < config.epoch and seen.memory.epoch < config.epoch
 
 
 def _found(config: NodeConfig, granted: Permit, seen: Observation, now: float) -> Decision:
@@ -266,7 +263,7 @@ def _error(config: NodeConfig, seen: Observation, engine: Engine, now: float) ->
         return Decision("RECOVER", why, RestartDocker())
     if now - max(restarted, engine.since) < QUORUM_PATIENCE:
         return Decision("RECOVER", why, wait=2.0)
-    if seen.memory.founded or config.role == "manager":
+    if config.role == "manager":
         return Decision("BLOCKED", why, wait=10.0, reason="swarm-error")
     return Decision("LEAVE", why, Leave())
 

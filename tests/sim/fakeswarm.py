@@ -64,6 +64,9 @@ class Fabric(Raft):
                 # S3: it stays so, whatever the clock says later, until dockerd is restarted.
                 engine.state, engine.error = "error", trouble
                 self.happened.add("S3: engine starts in error by its clock")
+            if engine.spoilt:
+                engine.state, engine.error = "error", "PEM: no certificate"
+                self.happened.add("S9: engine starts in error without a certificate")
         self.dirty = True
 
     def stop(self, engine: Engine) -> None:
@@ -157,7 +160,7 @@ class Fabric(Raft):
                 node.lost, node.via, node.grace = t, "", 0.5
                 self._changed(store)
         engine.papers, engine.state, engine.error, engine.joining = None, "inactive", "", 0
-        engine.stuck = False
+        engine.stuck = engine.spoilt = False
         self.dirty = True
 
     # --- commands of a manager --------------------------------------------------------------------

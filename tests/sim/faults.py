@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 # How much likelier a power cut is at actions that are done seldom, or less likely.
 WEIGHTS = {
-    "RaiseAddress": 0.2,
+    "RaiseAddress": 0.1,
+    "Remember": 0.5,
     "StepClock": 3.0,
     "FallToFloor": 8.0,
     "RestartDocker": 50.0,
@@ -135,6 +136,7 @@ class Faults:
             "again": self._again,
             "forget": self._forget,
             "rot": self._rot,
+            "spoil": self._spoil,
         }
         kinds[fault.kind](t, fault)
 
@@ -234,6 +236,15 @@ class Faults:
             config = box.card.config
             seed = config.name == config.seed.name
             box.card.memory = memory.lost(epoch=config.epoch, seed=seed)
+            self.world.at(t + fault.seconds, self._on, box)
+
+    def _spoil(self, t: float, fault: Fault) -> None:
+        """The power cut left dockerd's certificates empty (S9)."""
+        box = self.world.boxes[fault.node]
+        if box.card and box.card.engine.papers:
+            box.power_off(t)
+            box.card.engine.spoilt = True
+            self._did("certificates of dockerd damaged")
             self.world.at(t + fault.seconds, self._on, box)
 
     def _old(self, t: float, fault: Fault) -> None:

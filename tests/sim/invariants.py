@@ -1,7 +1,26 @@
-"""I1 to I11 and L1 to L4 as the simulator can judge them, each by the truth of the fake world.
+"""The invariants, judged by the truth of the fake world and not by what nodes believe of it.
 
-Not judged here: I8 beyond torn state files (bytes and system calls are the contract tests'), I10
-(files and logs), L5 (stacks).
+| | what | here, and elsewhere |
+|---|---|---|
+| I1 | one quorate swarm per epoch, with an honest operator one at all | `leader`; model check |
+| I2 | who may found, by which permit | `founded`; model check; test_permit.py |
+| I3 | what never falls | `_remembers` `_supersedes` `_joins` `_asks` `_answers` |
+| I4 | nothing of a manager's for a worker | `_promotes` `hears`; test_join_service.py on the wire |
+| I5 | a name binds to one live node id | `_binds`; model check |
+| I6 | nobody is taken away who is up, or was half a minute ago | `_takes_away` |
+| I7 | no promotion beside a dead member; a quorum is left | `_promotes` `_demotes`; model check |
+| I8 | a file is old or new | `Remember` that is cut only; tests/contract/test_memory_crash.py |
+| I9 | no dockerd below the floor, no step of a good clock | `docker_starts` `_steps_clock` |
+| I10 | nothing secret on FAT or in a log | not here: tests/unit/firstboot/test_scrub.py, tests/e2e |
+| I11 | A's identity is useless to B | `_binds` `hears`; test_join_service.py on the wire |
+| L1 | all ready, one swarm, any order | `missing`; model check |
+| L2 | the same after power cuts at any action | `missing`, for the cuts of `World.strike` |
+| L3 | one entry for each name in the end | `_roster` |
+| L4 | who does not progress says why | run.py: a patience, turns that spin, `blocked` |
+| L5 | stacks are deployed as given | not here: no stack is deployed yet |
+
+"Honest": no rebuild beside a quorum that lives, and no replaced or copied card in a Pi; the other
+stories are judged too, but for I1 across epochs.
 """
 
 from __future__ import annotations

@@ -124,10 +124,10 @@ def _clocks(
 
 KINDS = (
     *("cut", "cut", "divide", "loss", "restart", "reflash", "reflash", "old", "copy"),
-    *("wrong", "forget", "again", "rot"),
+    *("wrong", "forget", "again", "rot", "spoil"),
 )
 # After these something has to be missed for half a minute before it is cleared away.
-SLOW = ("reflash", "forget", "rot")
+SLOW = ("reflash", "forget", "rot", "spoil")
 
 
 def _with_faults(dice: random.Random, base: Plan, names: list[str]) -> Plan:
@@ -139,6 +139,8 @@ def _with_faults(dice: random.Random, base: Plan, names: list[str]) -> Plan:
     reflashed = 0
     for kind in drawn:
         node = dice.choice(names)
+        if kind in SLOW and dice.random() < 0.3:
+            node = dice.choice(base.spec.managers).name
         if kind in (*SLOW, "wrong") and len(base.spec.managers) > 1:
             reflashed += 1
             if reflashed > 1:

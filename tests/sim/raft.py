@@ -57,6 +57,7 @@ class Engine:
         self.skew = 0.0
         self.papers: Papers | None = None
         self.torn = False
+        self.spoilt = False  # its certificates are files of no length
         self.running = False
         self.state = "inactive"
         self.error = ""

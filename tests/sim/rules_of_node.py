@@ -25,8 +25,8 @@ MUTANTS = (
     Mutant(
         "a seed founds only what its permit is for, not whenever it is empty",
         "decide",
-        "    if memory.epoch > config.epoch or memory.founded >= config.epoch:\n",
-        "    return True\n    if not seen:\n",
+        "return seen.memory.founded < config.epoch and seen.memory.epoch < config.epoch",
+        "return True",
         edits=(
             ("decide", 'if granted.kind == "rebuild":', 'if granted.kind == "":'),
             ("decide", 'if granted.kind == "rejoin":', 'if granted.kind == "":'),
@@ -79,9 +79,9 @@ MUTANTS = (
     Mutant(
         "a permit is used up by its own swarm",
         "decide",
-        " or memory.founded >= config.epoch:",
-        ":",
-        story=stories.forgotten,
+        "seen.memory.founded < config.epoch and ",
+        "",
+        unit="test_decide.py",
     ),
     Mutant(
         "the founding is on disk before it begins",
@@ -237,9 +237,16 @@ MUTANTS = (
     Mutant(
         "an epoch that somebody else founded is not founded again",
         "decide",
-        "return memory.epoch < config.epoch or memory.founding == config.epoch",
-        "return True",
+        " and seen.memory.epoch < config.epoch",
+        "",
         unit="test_decide.py",
+    ),
+    Mutant(
+        "what was founded is not founded again",
+        "decide",
+        "return seen.memory.founded < config.epoch and seen.memory.epoch < config.epoch",
+        "return True",
+        story=stories.forgotten,
     ),
     Mutant(
         "a founding that was cut off begins again",

@@ -97,7 +97,8 @@ def _help(world: World, blocked: dict[str, str]) -> None:
         return
     for name, reason in sorted(blocked.items()):
         if reason in REMEDIES and len(world.faults.remedies) < 3:
-            rebuild = REMEDIES[reason]
+            # Who alone is in trouble gets a new card; that of the seed is for a swarm that is lost.
+            rebuild = REMEDIES[reason] and not any(world.fabric.quorate())
             node = world.plan.spec.managers[0].name if rebuild else name
             world.faults.remedies.append(f"{node}: {reason}")
             how = "with --rebuild" if rebuild else "again"

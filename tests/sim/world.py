@@ -109,7 +109,7 @@ class Box:
             return
         engine = self.card.engine
         if engine.torn:
-            engine.torn, engine.papers = False, None
+            engine.torn, engine.spoilt, engine.papers = False, False, None
             self.world.happened.add("S9: torn state file repaired")
         certified = engine.papers.begins if engine.papers else 0.0
         floor = max(float(self.card.config.flashed_at), self.card.tick, certified)

@@ -24,8 +24,8 @@ WHOEVER_SEES_NO_LEADER = Mutant(
 SEED_WHENEVER_EMPTY = Mutant(
     "the seed founds whenever it is in no swarm",
     "decide",
-    "    if memory.epoch > config.epoch or memory.founded >= config.epoch:\n",
-    "    return True\n    if not seen:\n",
+    "return seen.memory.founded < config.epoch and seen.memory.epoch < config.epoch",
+    "return True",
     edits=(NO_PERMIT,),
     model={"managers": 3, "flashes": 1, "flashed": (0,)},
 )

@@ -294,6 +294,9 @@ def test_a_worker_follows_a_newer_epoch_and_only_a_newer_one() -> None:
     assert worker(joined).action == ReportJoined("pi1", "id-pi9")
     older = knowing(engine=IN, memory=Memory(epoch=2, swarm_epoch=2))
     assert worker(older).action is None
+    # The CA of its own swarm is being made anew, and it has the old one still.
+    rotating = knowing(engine=replace(IN, ca="ca-0"), memory=MEMBER)
+    assert worker(rotating).action == ReportJoined("pi1", "id-pi9")
 
 
 def test_a_worker_without_a_leader_stays_and_says_so() -> None:
@@ -323,6 +326,39 @@ def test_an_engine_in_error_is_not_made_to_leave_by_a_founder_without_a_memory()
     late = Notes(restarted=THEN - 90)
     made = seed(seen(engine=broken, memory=lost, notes=late))
     assert (made.action, made.reason) == (None, "swarm-error")
+
+
+def test_an_engine_in_error_is_restarted_again_after_a_clock_step_and_after_minutes() -> None:
+    def again(restarted: float, **more: Any) -> Decision:
+        broken = engine("error", since=THEN - 1, **more)
+        return worker(
+            knowing(engine=broken, memory=MEMBER, notes=Notes(restarted=THEN - restarted))
+        )
+
+    assert again(10.0).action is None
+    assert again(10.0, stale_clock=True).action == RestartDocker()
+    assert again(301.0).action == RestartDocker()
+
+
+def test_a_founder_without_the_last_of_its_memory_does_not_leave_its_swarm() -> None:
+    sight = seen(engine=engine("error"), memory=Memory(epoch=0, founding=1, founded=1))
+    assert seed(sight).action == RestartDocker()
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        memory.lost(epoch=1, seed=True),
+        Memory(epoch=1),
+        Memory(epoch=1, founding=1),
+        Memory(epoch=2, founding=1),
+        Memory(epoch=0, founding=1, founded=1),
+    ],
+)
+def test_nothing_is_founded_where_a_swarm_of_that_epoch_was(kept: Memory) -> None:
+    made = seed(seen(memory=kept))
+    assert (made.phase, made.action) != ("INIT", Init(epoch=1))
+    assert made.action is None
 
 
 @pytest.mark.parametrize(("disk", "reason"), [(False, "stuck"), (True, "disk")])
