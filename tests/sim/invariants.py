@@ -11,7 +11,7 @@
 | I7 | no promotion beside a dead member; a quorum is left | `_promotes` `_demotes`; model check |
 | I8 | a file is old or new | `Remember` that is cut only; tests/contract/test_memory_crash.py |
 | I9 | no dockerd below the floor, no step of a good clock | `docker_starts` `_steps_clock` |
-| I10 | nothing secret on FAT or in a log | not here: tests/unit/firstboot/test_scrub.py, tests/e2e |
+| I10 | nothing secret on FAT or in a log | not here: test_scrub.py, tests/lab, tests/e2e |
 | I11 | A's identity is useless to B | `_binds` `hears`; test_join_service.py on the wire |
 | L1 | all ready, one swarm, any order | `missing`; model check |
 | L2 | the same after power cuts at any action | `missing`, for the cuts of `World.strike` |
