@@ -154,7 +154,7 @@ MUTANTS = (
         "decide",
         "if one and one.generation >= known.get(one.name, 0)]",
         "if one]",
-        story=stories.replaced_manager,
+        unit="test_decide.py",
     ),
     Mutant(
         "a founder whose time nobody vouches for founds on the floor",
@@ -232,7 +232,7 @@ MUTANTS = (
         "decide",
         "    if flashed:\n",
         "    if not seen:\n",
-        story=stories.replaced_manager,
+        unit="test_decide.py",
     ),
     Mutant(
         "an epoch that somebody else founded is not founded again",

@@ -95,22 +95,6 @@ def forgotten() -> Plan:
     return plans.plain(1, 2, heal=60.0, faults=(Fault(40.0, "forget", "m1", 1.0),))
 
 
-def replaced_manager() -> Plan:
-    """The old card of the only manager comes back while the new one waits for its time to found."""
-    return plans.plain(
-        1,
-        2,
-        heal=200.0,
-        honest=False,
-        faults=(
-            Fault(40.0, "reflash", "m1"),
-            Fault(60.0, "old", "", 60.0),
-            Fault(62.0, "reflash", "w1"),
-            Fault(75.0, "reflash", "w2"),
-        ),
-    )
-
-
 def rebuilt_apart() -> Plan:
     """The seed gets a --rebuild card, and its network comes up late; its old swarm lives."""
     return plans.plain(
