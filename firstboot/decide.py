@@ -38,6 +38,10 @@ JOIN_PATIENCE = 45.0  # facts S2: a good join takes 0.3 s, a hopeless one hangs 
 PROBE_PATIENCE = 120.0  # until a missing leader is told as a trouble
 QUORUM_PATIENCE = 60.0
 RESTART_AGAIN = 300.0  # between two restarts of dockerd
+# dockerd tries again by itself, after 30 s at most (daemon/cluster/noderunner.go). A restart that
+# meets such a try can take the second manager off in the middle of its promotion, and with it the
+# quorum (seen with 20.10 on a machine with too much to do).
+BY_ITSELF = 35.0
 CLOCK_SLACK = 2.0  # between clocks that are as good as equal
 # Facts S1: swarmkit dates its root certificate back by about 5 minutes, no more.
 CLOCK_BEHIND = 240.0
@@ -259,6 +263,8 @@ def _error(config: NodeConfig, seen: Observation, engine: Engine, now: float) ->
     restarted = seen.notes.restarted
     if not seen.memory.swarm_epoch and not seen.memory.founded:
         return Decision("LEAVE", why, Leave())
+    if not engine.stale_clock and now - engine.since < BY_ITSELF:
+        return Decision("RECOVER", why, wait=2.0)
     if engine.stale_clock or restarted is None or now - restarted > RESTART_AGAIN:
         return Decision("RECOVER", why, RestartDocker())
     if now - max(restarted, engine.since) < QUORUM_PATIENCE:

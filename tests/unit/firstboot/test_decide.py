@@ -315,6 +315,14 @@ def test_an_engine_in_error_is_restarted_then_left_and_joined_again() -> None:
     assert worker(knowing(engine=broken, memory=MEMBER, notes=late)).action == Leave()
 
 
+def test_an_engine_in_error_may_first_try_again_by_itself_unless_its_clock_was_set() -> None:
+    def lately(**more: Any) -> Decision:
+        return worker(knowing(engine=engine("error", since=THEN - 30, **more), memory=MEMBER))
+
+    assert (lately().phase, lately().action) == ("RECOVER", None)
+    assert lately(stale_clock=True).action == RestartDocker()
+
+
 def test_an_engine_in_error_that_never_was_a_member_leaves_at_once() -> None:
     assert worker(knowing(engine=engine("error"))).action == Leave()
 
@@ -330,7 +338,7 @@ def test_an_engine_in_error_is_not_made_to_leave_by_a_founder_without_a_memory()
 
 def test_an_engine_in_error_is_restarted_again_after_a_clock_step_and_after_minutes() -> None:
     def again(restarted: float, **more: Any) -> Decision:
-        broken = engine("error", since=THEN - 1, **more)
+        broken = engine("error", since=THEN - 100, **more)
         return worker(
             knowing(engine=broken, memory=MEMBER, notes=Notes(restarted=THEN - restarted))
         )
@@ -341,7 +349,8 @@ def test_an_engine_in_error_is_restarted_again_after_a_clock_step_and_after_minu
 
 
 def test_a_founder_without_the_last_of_its_memory_does_not_leave_its_swarm() -> None:
-    sight = seen(engine=engine("error"), memory=Memory(epoch=0, founding=1, founded=1))
+    broken = engine("error", since=THEN - 100)
+    sight = seen(engine=broken, memory=Memory(epoch=0, founding=1, founded=1))
     assert seed(sight).action == RestartDocker()
 
 
