@@ -50,6 +50,7 @@ CLOCK_BEHIND = 240.0
 # from the past is good for years. So the swarm is rather founded too early. Less than facts S1's
 # 5 minutes does no harm.
 UNEXPLAINED = 240.0
+HOPELESS = 150.0  # seconds without being bound after a join; a reason is told before
 STUCK = 120.0  # seconds of the same failure until it is told as a trouble
 STRANGER = 3  # answers of "not of this swarm" in a row that are believed
 
@@ -292,6 +293,10 @@ def _worker(config: NodeConfig, seen: Observation, engine: Engine, now: float) -
         return Decision("LEAVE", "its certificate begins in the future", Leave())
     if chosen.you != engine.node_id:
         since, reason = seen.notes.refused_since, _refusal(seen, now)
+        first = seen.notes.refused_first
+        if first is not None and now - first > HOPELESS:
+            # Its agent cannot reach the swarm, and its entry stays while this node answers.
+            return Decision("LEAVE", "its join came to nothing: %s" % seen.notes.refusal, Leave())
         if since is not None and now - since < 2.0:
             wait = 2.0 - (now - since)
             return Decision("MEMBER", seen.notes.refusal, wait=wait, reason=reason)

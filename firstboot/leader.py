@@ -100,10 +100,14 @@ def wanted(config: NodeConfig, name: str) -> Dict[str, str]:
 
 
 def lives(seen: Observation, entry: Entry, now: float) -> bool:
-    """The entry's node is up, or may be: for its name answers a node with this swarm id."""
-    contact = seen.peers.get(entry.bound or entry.name)
-    hello = contact.fresh(now, within=GONE) if contact else None
-    return entry.ready or (hello is not None and hello.node_id == entry.id)
+    """The entry's node is up, or may be: for its name answers a node with this swarm id.
+
+    Who has not got as far as to tell the swarm its host name is known by its id alone.
+    """
+    name = entry.bound or entry.name
+    asked = [seen.peers.get(name)] if name else list(seen.peers.values())
+    said = [contact.fresh(now, within=GONE) for contact in asked if contact]
+    return entry.ready or any(hello is not None and hello.node_id == entry.id for hello in said)
 
 
 def gone(seen: Observation, entry: Entry, now: float) -> bool:

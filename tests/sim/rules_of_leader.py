@@ -150,7 +150,8 @@ MUTANTS = (
     Mutant(
         "an entry whose node answers stays",
         "leader",
-        "return entry.ready or (hello is not None and hello.node_id == entry.id)",
+        "return entry.ready or any(hello is not None and hello.node_id == entry.id "
+        "for hello in said)",
         "return entry.ready",
         unit="test_leader.py",
     ),

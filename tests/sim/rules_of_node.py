@@ -305,4 +305,11 @@ MUTANTS = (
         "    if not proved:\n",
         unit="test_wire.py",
     ),
+    Mutant(
+        "who is not bound for minutes leaves and joins again",
+        "decide",
+        "        if first is not None and now - first > HOPELESS:\n",
+        "        if not seen:\n",
+        unit="test_decide.py",
+    ),
 )

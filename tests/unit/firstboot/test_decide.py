@@ -285,6 +285,16 @@ def test_a_worker_whose_swarm_the_leader_does_not_know_leaves() -> None:
     assert worker(thrice).action == Leave()
 
 
+def test_a_worker_that_is_not_bound_for_minutes_leaves_and_joins_again() -> None:
+    def refused(seconds: float) -> Decision:
+        first = THEN - seconds
+        notes = Notes(refusal="not ready yet", refused_since=THEN - 3, refused_first=first)
+        return worker(knowing(engine=IN, memory=MEMBER, notes=notes))
+
+    assert refused(149.0).action == ReportJoined("pi1", "id-pi9")
+    assert refused(151.0).action == Leave()
+
+
 def test_a_worker_follows_a_newer_epoch_and_only_a_newer_one() -> None:
     newer = heard(hello(swarm_epoch=2, epoch=2, ca="ca-2"))
     sight = knowing(engine=IN, peers=newer, memory=Memory(epoch=2, swarm_epoch=1))

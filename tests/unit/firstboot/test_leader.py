@@ -309,6 +309,8 @@ def test_entries_of_failed_tries_go_when_they_are_down_and_silent() -> None:
     assert lead(leading(nameless)).action == Remove("id-x")
     assert lead(leading(replace(nameless, down_for=29.0))).action is None
     assert lead(leading(replace(nameless, ready=True))).action is None
+    answers = heard(replace(outsider("pi9"), engine="active", node_id="id-x"))
+    assert lead(leading(nameless, peers=answers)).action is None
 
 
 def test_a_bound_node_that_is_down_stays_on_the_list() -> None:
