@@ -49,7 +49,8 @@ def _join(seen: Observation, swarm: Swarm, ask: Ask, now: float) -> Decision:
         return step
     if reason:
         return _say(ask, "later", reason)
-    return _say(ask, "granted", "%s may join" % ask.claim.name)
+    step = leader.void_older(swarm, ask.claim)
+    return step or _say(ask, "granted", "%s may join" % ask.claim.name)
 
 
 def _joined(config: NodeConfig, seen: Observation, swarm: Swarm, ask: Ask, now: float) -> Decision:

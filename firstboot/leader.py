@@ -200,6 +200,18 @@ def make_room(
     return "", None
 
 
+def void_older(swarm: Swarm, claim: Claim) -> Optional[Decision]:
+    """Have the swarm keep that a newer card was let in, before it is; the first is older than none.
+
+    The leader may lose its power before the new card is bound, and would then let the old one in.
+    """
+    label = swarm.labels.get("%s.%s" % (GENERATION_LABEL, claim.name), "")
+    if claim.generation <= max(1, int(label) if label.isdigit() else 0):
+        return None
+    why = "cards of %s before generation %d are void" % (claim.name, claim.generation)
+    return Decision("ROSTER", why, Supersede(claim.name, claim.generation))
+
+
 def _labels(config: NodeConfig, swarm: Swarm) -> Optional[Decision]:
     for entry in swarm.entries:
         labels = wanted(config, entry.bound) if entry.bound else {}

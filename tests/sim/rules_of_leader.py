@@ -247,4 +247,11 @@ MUTANTS = (
         "    if not entry:\n",
         unit="test_leader.py",
     ),
+    Mutant(
+        "that a newer card was let in is kept by the swarm",
+        "admission",
+        "    step = leader.void_older(swarm, ask.claim)\n",
+        "",
+        unit="test_leader.py",
+    ),
 )

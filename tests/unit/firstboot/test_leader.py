@@ -156,7 +156,13 @@ def test_who_does_not_lead_says_who_does() -> None:
 def test_an_older_card_is_refused(known: dict[str, Any]) -> None:
     made = answered(leading(asks=(ask(generation=2),), **known))
     assert (made.status, made.why.split(":")[0]) == ("refused", "superseded")
-    assert answered(leading(asks=(ask(generation=3),), **known)).status == "granted"
+
+
+def test_that_a_newer_card_was_let_in_is_kept_by_the_swarm_before_it_is() -> None:
+    assert lead(leading(asks=(ask(generation=3),))).action == Supersede("pi9", 3)
+    kept = leading(asks=(ask(generation=3),), labels={"piflash.generation.pi9": "3"})
+    assert answered(kept).status == "granted"
+    assert answered(leading(asks=(ask(generation=1),))).status == "granted"
 
 
 def test_an_older_card_than_the_one_in_the_swarm_is_refused_in_both_ways() -> None:
