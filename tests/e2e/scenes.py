@@ -72,12 +72,12 @@ def look(stage: Stage, machine: Machine, node: Node, *, begun: float) -> Sight:
 # and is ready; the others see no manager here. A damaged card has no service to wait for.
 _SETTLED = r"""
 timeout 300 systemctl is-system-running --wait >/dev/null
-goal='PROBE|BLOCKED'
-[ -e /var/lib/piflash/identity/permit.json ] && goal=READY
 said=/boot/piflash/status.txt
 started() { systemctl show -p ExecMainStartTimestamp --value piflash.service; }
 for i in $(seq {seconds}); do
   case $(systemctl is-active piflash.service) in inactive|failed|unknown) break ;; esac
+  goal='PROBE|BLOCKED'
+  [ -e /var/lib/piflash/identity/permit.json ] && goal=READY
   since=$(sed -n 's/^since: *//p' $said)
   grep -Eq "^phase: *($goal)" $said && [ -e /var/lib/piflash/scrubbed ] &&
     [ "$(date -d "$since" +%s)" -ge "$(date -d "$(started)" +%s)" ] && break
