@@ -28,7 +28,7 @@ class Switch:
         self._ports: dict[str, str] = {}
         self._numbers = itertools.count(1)
         self._holder = subprocess.Popen(
-            # In a session of its own: Ctrl-C is for the tests, which then close the lab in order.
+            # Away from our terminal: Ctrl-C is for the tests, which then close the lab in order.
             [*FENCE, "unshare", "--net", "--pid", "--fork", "--kill-child", "tini", "--", "cat"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
