@@ -157,7 +157,8 @@ class Fabric(Raft):
             store = self.stores[engine.papers.swarm]
             node = store.nodes.get(engine.papers.node_id)
             if node and node.via:
-                node.lost, node.via, node.grace = t, "", 0.5
+                node.lost = node.away = t
+                node.via, node.grace = "", 0.5
                 self._changed(store)
         engine.papers, engine.state, engine.error, engine.joining = None, "inactive", "", 0
         engine.stuck = engine.spoilt = False
@@ -313,7 +314,8 @@ class Fabric(Raft):
         if leader is None or leader.papers is None:
             return
         node = self._admit(store, engine)
-        node.lost, node.grace = t, 0.0
+        node.lost = node.away = t
+        node.grace = 0.0
         issued = self.wall(leader, t)
         papers = Papers(
             store.id,

@@ -231,7 +231,7 @@ class Judge:
     def _takes_away(
         self, node: Node, action: Demote | Remove, seen: Observation, t: float, now: float
     ) -> None:
-        if node.via or t - node.lost < GONE - LAG:
+        if node.via or t - node.away < GONE - LAG:
             raise Violation("I6", f"{action} of {node.name}, which is up or was a moment ago")
         for contact in seen.peers.values():
             hello = contact.hello

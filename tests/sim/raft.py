@@ -85,7 +85,8 @@ class Node:
     known: bool = False  # its agent has described itself: it has a host name
     labels: dict[str, str] = field(default_factory=dict)
     via: str = ""  # the manager that its agent talks to
-    lost: float = 0.0  # since when it does not
+    lost: float = 0.0  # since when it does not, as a leader can know it
+    away: float = 0.0  # since when it really does not
     grace: float = DOWN[0]
     demoted: float = -1e9
     promoting: float | None = None
@@ -304,7 +305,8 @@ class Raft:
             via = self._manager_of(node, managers, t)
             if bool(via) != bool(node.via) or (via and not node.known):
                 node.known = node.known or bool(via)
-                node.lost, node.grace = t, DOWN[0] + len(node.id) % 5
+                node.lost = node.away = t
+                node.grace = DOWN[0] + len(node.id) % 5
                 self._changed(store)
                 if via and node.promoting is not None and not node.member:
                     node.promoting = max(node.promoting, t + PROMOTED)
