@@ -109,7 +109,7 @@ MUTANTS = (
         "decide",
         "if newer and engine.ca != newer[0].ca:",
         "if not seen:",
-        seeds=MANY,
+        story=stories.minority,
     ),
     Mutant(
         "a manager with a quorum follows a newer epoch",
@@ -139,7 +139,7 @@ MUTANTS = (
         "decide",
         "if seen.notes.strangers >= STRANGER:",
         "if not seen:",
-        story=stories.orphaned,
+        unit="test_decide.py",
     ),
     Mutant(
         "an engine in error is restarted",

@@ -122,17 +122,6 @@ def replaced_worker() -> Plan:
     )
 
 
-def orphaned() -> Plan:
-    """A copy of a worker's card takes its place while it is away; then it comes back."""
-    return plans.plain(
-        1,
-        2,
-        heal=200.0,
-        honest=False,
-        faults=(Fault(50.0, "cut", "w1", 120.0), Fault(52.0, "copy", "w1", 70.0)),
-    )
-
-
 def one_dead() -> Plan:
     """One of five managers is replaced while another one is away."""
     return plans.plain(
@@ -143,3 +132,13 @@ def one_dead() -> Plan:
 def never_came() -> Plan:
     """Who is promoted first (at 9.2 s) loses its card before it is in the raft."""
     return plans.plain(3, 0, heal=100.0, faults=(Fault(9.8, "reflash", "m3"),))
+
+
+def minority() -> Plan:
+    """The swarm is rebuilt; a manager that kept its card is up, and another one comes late."""
+    return plans.plain(
+        3,
+        0,
+        heal=320.0,
+        faults=(Fault(40.0, "cut", "m2", 280.0), Fault(45.0, "rebuild", "m1")),
+    )
