@@ -69,7 +69,8 @@ def look(stage: Stage, machine: Machine, node: Node, *, begun: float) -> Sight:
 
 # systemd has no job left, the node service has said in this boot where it stands, and what was
 # secret in the user-data is gone. The seed founds its swarm after it has waited 90 s for the time,
-# and is ready; the others see no manager here. A damaged card has no service to wait for.
+# and is ready; its engine makes docker_gwbridge a moment later, with the swarm's ingress network.
+# The others see no manager here. A damaged card has no service to wait for.
 _SETTLED = r"""
 timeout 300 systemctl is-system-running --wait >/dev/null
 said=/boot/piflash/status.txt
@@ -80,7 +81,8 @@ for i in $(seq {seconds}); do
   [ -e /var/lib/piflash/identity/permit.json ] && goal=READY
   since=$(sed -n 's/^since: *//p' $said)
   grep -Eq "^phase: *($goal)" $said && [ -e /var/lib/piflash/scrubbed ] &&
-    [ "$(date -d "$since" +%s)" -ge "$(date -d "$(started)" +%s)" ] && break
+    [ "$(date -d "$since" +%s)" -ge "$(date -d "$(started)" +%s)" ] &&
+    { [ "$goal" != READY ] || ip -4 -o addr show docker_gwbridge | grep -q inet; } && break
   sleep 1
 done
 """
