@@ -13,14 +13,15 @@ def took(what: str, seconds: float) -> None:
     _seconds.setdefault(what, []).append(seconds)
 
 
-def of(what: str) -> list[float]:
-    """Give the times of a kind so far."""
-    return list(_seconds.get(what, []))
-
-
 def note(what: str, figures: str = "") -> None:
     """Keep a figure that is no time, or the only one of its kind."""
     _notes.append((what, figures))
+
+
+def ratio(what: str, beside: str, *, goal: float) -> None:
+    """Keep how many times as long a kind takes as another, by their medians, and the goal."""
+    times = median(_seconds[what]) / median(_seconds[beside])
+    note(f"{what} against {beside}", f"{times:.2f} times (goal: below {goal})")
 
 
 def table() -> list[str]:
