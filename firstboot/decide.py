@@ -20,6 +20,7 @@ from firstboot.model import (
     Init,
     Join,
     Leave,
+    Memory,
     Observation,
     RaiseAddress,
     Remember,
@@ -61,7 +62,8 @@ def decide(config: NodeConfig, permit: str, seen: Observation, now: float) -> De
     failing = seen.notes.failing
     if failing is None or decision.reason or now - failing.since < STUCK:
         return decision
-    if _kind(type(decision.action).__name__) != _kind(failing.action):
+    doing = "Join" if decision.phase == "JOIN" else type(decision.action).__name__
+    if doing != _kind(failing.action):
         return decision
     # It is tried again all the same (invariant L4: whatever does not progress says why).
     return replace(decision, why=failing.why, reason="disk" if failing.disk else "stuck")
@@ -100,6 +102,8 @@ def _by_state(
 ) -> Decision:
     if engine.state == "inactive":
         return _inactive(config, permit, seen, now)
+    if engine.state == "pending" and engine.certified and _member(seen.memory):
+        return _starting(config, seen, engine, now)
     if engine.state == "pending":
         if now - engine.since < JOIN_PATIENCE:
             return Decision("JOIN", "dockerd is joining", wait=0.5)
@@ -131,8 +135,7 @@ def _inactive(config: NodeConfig, permit: str, seen: Observation, now: float) ->
     step = _join(seen, now)
     if step.reason == "no-leader":
         # To the seed itself nobody can say that it should be turned on.
-        lost = seen.memory.founded == config.epoch
-        return replace(step, reason="swarm-lost" if lost else "managers-silent")
+        return replace(step, reason="managers-silent")
     return step
 
 
@@ -152,7 +155,8 @@ def _granted(config: NodeConfig, text: str) -> Permit:
 
 def _may_found(config: NodeConfig, seen: Observation) -> bool:
     """The permit is not used up, and no swarm of its epoch or a later one was ever seen."""
-    return seen.memory.founded < config.epoch and seen.memory.epoch < config.epoch
+    kept = seen.memory
+    return not kept.swarm_epoch and kept.founded < config.epoch and kept.epoch < config.epoch
 
 
 def _found(config: NodeConfig, granted: Permit, seen: Observation, now: float) -> Decision:
@@ -181,7 +185,7 @@ def _hindrance(
 ) -> Optional[Decision]:
     """What the permit's kind asks for before `swarm init`, if it is not given yet."""
     if granted.kind == "rebuild":
-        left = REBUILD_PATIENCE - (now - seen.begun)
+        left = REBUILD_PATIENCE - (now - max(seen.begun, _last_quorum(seen)))
         if left > 0:
             return Decision("PROBE", "looks for an older swarm that lives", wait=min(2.0, left))
     if granted.kind == "rejoin":
@@ -259,6 +263,28 @@ def _leaders(seen: Observation, now: float) -> List[Hello]:
 # --- in a swarm ---------------------------------------------------------------------------------
 
 
+def _starting(config: NodeConfig, seen: Observation, engine: Engine, now: float) -> Decision:
+    """A member's dockerd is "pending" too, from each start until its agent has found a leader.
+
+    Without a quorum that may last for days, and to leave would destroy the swarm's database.
+    """
+    waited = now - max(seen.begun, engine.since)
+    chosen = _leader_of(seen, now)
+    why = "dockerd looks for the leader of its swarm"
+    if chosen is not None and chosen.you != engine.node_id and waited > JOIN_PATIENCE:
+        return Decision("LEAVE", "%s does not know this node any more" % chosen.name, Leave())
+    if chosen is not None and _may_restart(config, seen, now) and waited > HOPELESS:
+        # The leader knows it and its agent does not get through: a new one may.
+        return Decision("RECOVER", why, RestartDocker())
+    reason = "no-quorum" if config.role == "manager" else "no-leader"
+    return Decision("MEMBER", why, wait=0.5, reason=reason if waited > PROBE_PATIENCE else "")
+
+
+def _member(memory: Memory) -> bool:
+    """It is in a swarm of this cluster, or was, or may have founded one."""
+    return max(memory.swarm_epoch, memory.founding, memory.founded) > 0
+
+
 def _error(config: NodeConfig, seen: Observation, engine: Engine, now: float) -> Decision:
     why = "dockerd cannot take part in its swarm: %s" % (engine.error or "it does not say why")
     restarted = seen.notes.restarted
@@ -289,26 +315,48 @@ def _worker(config: NodeConfig, seen: Observation, engine: Engine, now: float) -
         return Decision("LEAVE", why % (chosen.swarm_epoch, seen.memory.swarm_epoch), Leave())
     if seen.notes.strangers >= STRANGER:
         return Decision("LEAVE", "%s does not know this node's swarm" % chosen.name, Leave())
-    if _certified_in_the_future(seen, engine, chosen, now):
+    if chosen.grants and _certified_in_the_future(seen, engine, chosen, now):
         return Decision("LEAVE", "its certificate begins in the future", Leave())
     if chosen.you != engine.node_id:
-        since, reason = seen.notes.refused_since, _refusal(seen, now)
         first = seen.notes.refused_first
         if first is not None and now - first > HOPELESS:
             # Its agent cannot reach the swarm, and its entry stays while this node answers.
             return Decision("LEAVE", "its join came to nothing: %s" % seen.notes.refusal, Leave())
-        if since is not None and now - since < 2.0:
-            wait = 2.0 - (now - since)
-            return Decision("MEMBER", seen.notes.refusal, wait=wait, reason=reason)
-        why = seen.notes.refusal if reason else "tells %s which node it is" % chosen.name
-        report = ReportJoined(chosen.name, engine.node_id)
-        return Decision("MEMBER", why, report, reason=reason)
+        return _report(chosen, seen, engine, now)
     if seen.memory.swarm_epoch != chosen.swarm_epoch:
         memory = replace(seen.memory, swarm_epoch=chosen.swarm_epoch)
         return Decision("MEMBER", "in the swarm of epoch %d" % chosen.swarm_epoch, Remember(memory))
+    if chosen.you_down:
+        return _down(config, seen, chosen.you_down, now)
     if config.role == "manager":
-        return Decision("MEMBER", "waits for its promotion", wait=1.0)
+        waited = now - max(seen.begun, engine.since) > PROBE_PATIENCE
+        why = "waits for its promotion"
+        return Decision("MEMBER", why, wait=1.0, reason="promotion" if waited else "")
     return Decision("READY", "worker of the swarm that %s leads" % chosen.name, wait=10.0)
+
+
+def _down(config: NodeConfig, seen: Observation, seconds: float, now: float) -> Decision:
+    """In the swarm, but the leader's engine has not heard this one's agent for so long."""
+    why = "its engine does not reach the leader's"
+    if seconds > HOPELESS and _may_restart(config, seen, now):
+        return Decision("RECOVER", why, RestartDocker())
+    return Decision("MEMBER", why, wait=1.0, reason="cut-off" if seconds > PROBE_PATIENCE else "")
+
+
+def _may_restart(config: NodeConfig, seen: Observation, now: float) -> bool:
+    """A manager's dockerd may be one that the quorum needs."""
+    restarted = seen.notes.restarted
+    again = restarted is None or now - restarted > RESTART_AGAIN
+    return config.role == "worker" and again
+
+
+def _report(chosen: Hello, seen: Observation, engine: Engine, now: float) -> Decision:
+    since, reason = seen.notes.refused_since, _refusal(seen, now)
+    if since is not None and now - since < 2.0:
+        wait = 2.0 - (now - since)
+        return Decision("MEMBER", seen.notes.refusal, wait=wait, reason=reason)
+    why = seen.notes.refusal if reason else "tells %s which node it is" % chosen.name
+    return Decision("MEMBER", why, ReportJoined(chosen.name, engine.node_id), reason=reason)
 
 
 def _certified_in_the_future(seen: Observation, engine: Engine, chosen: Hello, now: float) -> bool:
@@ -351,15 +399,15 @@ def _manager(config: NodeConfig, seen: Observation, engine: Engine, now: float) 
             return Decision("CLOCK", "waits for the time (NTP)", wait=1.0)
         return leader.duty(config, seen, swarm, mine[0], now)
     if mine and mine[0].bound == config.name:
+        if mine[0].down_for:
+            return _down(config, seen, mine[0].down_for, now)
         return Decision("READY", "manager of the swarm", wait=10.0)
     chosen = _leader_of(seen, now)
     if chosen is None:
-        return Decision("MEMBER", "manager; the leader does not answer", wait=1.0)
-    return Decision(
-        "MEMBER",
-        "tells %s which node it is" % chosen.name,
-        ReportJoined(chosen.name, engine.node_id),
-    )
+        waited = now - max(seen.begun, _last_word(seen)) > PROBE_PATIENCE
+        why = "manager; the leader does not answer"
+        return Decision("MEMBER", why, wait=1.0, reason="no-leader" if waited else "")
+    return _report(chosen, seen, engine, now)
 
 
 # --- what peers say -----------------------------------------------------------------------------
@@ -405,6 +453,19 @@ def _newest_epoch(seen: Observation, now: float) -> int:
     """The highest epoch of a swarm that has a quorum; peers.py checked the charters."""
     led = [hello.swarm_epoch for hello in _hellos(seen, now) if hello.quorum]
     return max([seen.memory.epoch, *led])
+
+
+def _last_quorum(seen: Observation) -> float:
+    """When a manager was last heard that saw a quorum, also one that lets nobody in just then."""
+    known = seen.memory.seen
+    heard = [
+        contact.heard
+        for contact in seen.peers.values()
+        if contact.hello
+        and contact.hello.quorum
+        and contact.hello.generation >= known.get(contact.hello.name, 0)
+    ]
+    return max(heard) if heard else seen.begun
 
 
 def _last_word(seen: Observation) -> float:

@@ -5,15 +5,18 @@ The service and the simulator share it, so that both say the same things.
 
 from __future__ import annotations
 
-from typing import Dict, Optional
+from dataclasses import replace
+from typing import Dict, Mapping, Optional, Tuple
 
 from firstboot.leader import founded
 from firstboot.model import CHARTER_LABEL, Decision, Hello, Observation, Swarm
 from firstboot.nodeconfig import NodeConfig
 
+You = Tuple[str, float]  # swarm node id, seconds
+
 
 def hello(config: NodeConfig, seen: Observation, decision: Decision) -> Hello:
-    """Give the hello; `you` is left empty, for it differs from caller to caller."""
+    """Give the hello, without what differs from caller to caller (`addressed`)."""
     kept, swarm, engine = seen.memory, seen.swarm, seen.engine
     leaders = [entry for entry in swarm.entries if entry.leader] if swarm else []
     mine = bool(leaders and engine and leaders[0].id == engine.node_id)
@@ -40,6 +43,14 @@ def hello(config: NodeConfig, seen: Observation, decision: Decision) -> Hello:
     )
 
 
-def bound(swarm: Optional[Swarm]) -> Dict[str, str]:
-    """Give the swarm node id that each name is bound to."""
-    return {entry.bound: entry.id for entry in swarm.entries if entry.bound} if swarm else {}
+def bound(swarm: Optional[Swarm]) -> Dict[str, You]:
+    """Give the swarm node id that each name is bound to, and for how long it has not been ready."""
+    if swarm is None:
+        return {}
+    return {one.bound: (one.id, one.down_for) for one in swarm.entries if one.bound}
+
+
+def addressed(hello: Hello, you: Mapping[str, You], name: str) -> Hello:
+    """Give the hello as it is said to one node."""
+    node_id, down = you.get(name, ("", 0.0))
+    return replace(hello, you=node_id, you_down=down)

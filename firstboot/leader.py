@@ -5,6 +5,7 @@ It acts on node ids, never on names: a name may stand in the list twice (facts S
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Dict, List, Optional, Tuple
 
@@ -34,6 +35,7 @@ OWN_LABELS = "piflash."  # no label of the cluster file begins so
 DEMOTED = 30.0  # facts S14: between a demotion and the next promotion
 # A token that nobody joined with in this time is void: see RotateToken.
 GRANT_LIVES = 60.0
+PATIENCE = 120.0  # seconds until what only a person can change is told as a trouble
 CA_AHEAD = 60.0  # seconds; swarmkit dates a new root certificate back by 5 minutes
 
 
@@ -42,10 +44,9 @@ def duty(config: NodeConfig, seen: Observation, swarm: Swarm, mine: Entry, now: 
     if swarm.rotating:
         # It waits for every node on the list, gone or not (swarmkit, ca/reconciler.go).
         step = _stale(seen, swarm, now) or _deserted(config, seen, swarm, now)
-        return step or Decision("ROSTER", "the swarm's CA is being made anew", wait=0.2)
+        return step or _rotating(swarm)
     if not founded(seen, swarm):
-        why = "certificates of ten years" if not swarm.rotations else "its CA is from the future"
-        return Decision("INIT", why, RotateCa())
+        return _make_ca(seen, swarm)
     if mine.bound != config.name or mine.generation != config.generation:
         me = Claim(config.cluster, config.role, config.name, config.generation)
         return Decision("ROSTER", "binds itself", bind(config, mine, me))
@@ -60,8 +61,34 @@ def duty(config: NodeConfig, seen: Observation, swarm: Swarm, mine: Entry, now: 
         return step
     missing = _missing(config, swarm)
     if missing:
-        return Decision("READY", "leads the swarm; waits for %s" % ", ".join(missing), wait=1.0)
+        return Decision("READY", "leads the swarm; waits for %s" % _waits(swarm, missing), wait=1.0)
     return Decision("READY", "leads the swarm", wait=10.0)
+
+
+def _rotating(swarm: Swarm) -> Decision:
+    why = "the swarm's CA is being made anew"
+    off = [entry.bound or entry.name for entry in swarm.entries if entry.down_for > PATIENCE]
+    if not off:
+        return Decision("ROSTER", why, wait=0.2)
+    return Decision(
+        "ROSTER", "%s; it waits for %s" % (why, ", ".join(off)), wait=1.0, reason="stuck"
+    )
+
+
+def _make_ca(seen: Observation, swarm: Swarm) -> Decision:
+    if not swarm.rotations:
+        return Decision("INIT", "certificates of ten years", RotateCa())
+    # dockerd may refuse, for its own certificate begins later too: then only time helps.
+    begins = _begins(seen, swarm)
+    at = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(begins))
+    far = begins - seen.clock.time > PATIENCE
+    why = "the clock was set back: the swarm's certificates begin %s" % at
+    return Decision("INIT", why, RotateCa(), reason="clock" if far else "")
+
+
+def _begins(seen: Observation, swarm: Swarm) -> float:
+    """Since when the swarm's CA and this node's own certificate are valid, UTC seconds."""
+    return max(swarm.ca_since, seen.engine.certified if seen.engine else 0.0)
 
 
 def founded(seen: Observation, swarm: Swarm) -> bool:
@@ -70,9 +97,7 @@ def founded(seen: Observation, swarm: Swarm) -> bool:
     So is this node's own certificate: a rotation that was cut off may have been finished by the
     clock of the next boot.
     """
-    certified = seen.engine.certified if seen.engine else 0.0
-    since = max(swarm.ca_since, certified)
-    return swarm.rotations > 0 and since <= seen.clock.time + CA_AHEAD
+    return swarm.rotations > 0 and _begins(seen, swarm) <= seen.clock.time + CA_AHEAD
 
 
 def generation(seen: Observation, swarm: Swarm, name: str) -> int:
@@ -141,7 +166,7 @@ def _promotion(seen: Observation, swarm: Swarm, now: float) -> Optional[Decision
     if not waiting:
         return None
     # A dead manager counts in every quorum: no other joins them while it is on the list (I7).
-    dead = [e for e in swarm.entries if e.role == "manager" and not (e.reachable and e.ready)]
+    dead = [entry for entry in swarm.entries if entry.role == "manager" and not _alive(entry)]
     if dead or (seen.notes.demoted is not None and now - seen.notes.demoted < DEMOTED):
         return None
     return Decision("ROSTER", "%s is to be a manager" % waiting[0].name, Promote(waiting[0].id))
@@ -247,6 +272,24 @@ def _generations(seen: Observation, swarm: Swarm) -> Optional[Decision]:
     if known == seen.memory.seen:
         return None
     return Decision("ROSTER", "generations", Remember(replace(seen.memory, seen=known)))
+
+
+def _waits(swarm: Swarm, missing: List[str]) -> str:
+    """Who is missing; of who waits for a promotion, whose absence forbids it (I7)."""
+    dead = [e.bound or e.name for e in swarm.entries if e.role == "manager" and not _alive(e)]
+    waiting = [
+        entry.bound
+        for entry in swarm.entries
+        if entry.ready and entry.role == "worker" and entry.labels.get(ROLE_LABEL) == "manager"
+    ]
+    text = ", ".join(missing)
+    if dead and waiting:
+        text += "; %s is promoted when %s is back" % (", ".join(waiting), ", ".join(dead))
+    return text
+
+
+def _alive(manager: Entry) -> bool:
+    return manager.reachable and manager.ready
 
 
 def _missing(config: NodeConfig, swarm: Swarm) -> List[str]:

@@ -159,7 +159,7 @@ class Hello:
     `swarm_epoch`: of the swarm that it is in, or 0. `was_member`: it ever was in a swarm
     of this cluster. `quorum`: it is a manager that sees a leader; `leader` is that one's name.
     `grants`: it is the leader and lets nodes in. `you`: the swarm node id that the caller's name is
-    bound to, if it knows.
+    bound to, if it knows; `you_down`: the seconds for which that entry has not been ready.
     """
 
     name: str
@@ -180,6 +180,7 @@ class Hello:
     time: float
     quality: str
     you: str = ""
+    you_down: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from firstboot import calls, framing, permit, rhythm, tls, wire
 from firstboot.bounds import Complaints
 from firstboot.calls import Call, CallError
 from firstboot.framing import Response
+from firstboot.greeting import You, addressed
 from firstboot.model import Claim, Contact, Grant, Hello
 from firstboot.nodeconfig import NodeConfig, Peer
 from firstboot.notes import Outcome
@@ -113,7 +114,7 @@ class Peers:
         with self._lock:
             return {name: line.contact for name, line in self._lines.items() if line.contact}
 
-    def follow(self, hello: Hello, *, you: Mapping[str, str]) -> None:
+    def follow(self, hello: Hello, *, you: Mapping[str, You]) -> None:
         """Call in the rhythm of a node that says this; who leads tells everybody what is new.
 
         `you` is what `Server.publish` was given.
@@ -123,7 +124,7 @@ class Peers:
         self._mood = mood
         with self._lock:
             for name, line in self._lines.items():
-                said = replace(hello, you=you.get(name, ""))
+                said = addressed(hello, you, name)
                 if mood == rhythm.LEADING and rhythm.news(line.told, said):
                     line.calls = replace(line.calls, news=True)
                     changed = True

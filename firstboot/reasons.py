@@ -15,12 +15,16 @@ REASONS: Mapping[str, str] = {
     "superseded": "a newer card of {name} exists: take this one out, or flash it again",
     "refused": "see the reason; flash {name} again from the directory of its cluster file",
     "no-leader": "turn on {seed} and see that it is on the same network",
-    "managers-silent": "turn on every other manager; or, if one is lost: piflash --node {name} "
-    "--rebuild TARGET",
+    "managers-silent": "turn on every other manager; if most of them are lost for good: piflash "
+    "--node {name} --rebuild TARGET, which founds a new swarm without the services of the old one",
     "no-quorum": "turn on the other managers",
+    "cut-off": "nothing may filter TCP 2377 and 7946, UDP 7946 and 4789 between the nodes; on the "
+    "node: journalctl -m -u docker; systemctl restart docker",
+    "promotion": "a manager that is off keeps others from becoming one: turn it on, or flash it "
+    "again; see why on {seed}",
     "foreign-swarm": "piflash did not found this swarm: docker swarm leave --force",
     "swarm-error": "on the node: docker info; journalctl -m -u docker; if it stays: flash it again",
-    "clock": "see that the nodes can reach an NTP server",
+    "clock": "see that the nodes can reach an NTP server; see why for how far they are apart",
     "disk": "the card is full or cannot be written: on the node: df -h; docker system prune; if it "
     "stays: flash {name} again",
     "stuck": "the same step fails again and again: see why, and `journalctl -m -u piflash`",

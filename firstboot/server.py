@@ -22,6 +22,7 @@ from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, 
 from firstboot import framing, tls, wire
 from firstboot.bounds import LIMITS, Caller, Complaints, Limits, surplus
 from firstboot.framing import FramingError, Request
+from firstboot.greeting import You, addressed
 from firstboot.model import Ask, Claim, Hello
 from firstboot.wire import Reply, WireError
 
@@ -80,7 +81,7 @@ class Server:
         self._lock = threading.Lock()
         self._asks: Dict[int, Ask] = {}
         self._replies: List[Tuple[int, Reply]] = []
-        self._snapshot: Optional[Tuple[Hello, Mapping[str, str], float]] = None
+        self._snapshot: Optional[Tuple[Hello, Mapping[str, You], float]] = None
         self._numbers = itertools.count(1)
         self._connections: Dict[int, _Connection] = {}
         self._accept_at: Optional[float] = None
@@ -125,7 +126,7 @@ class Server:
         os.close(self._bell)
         os.close(self._pull)
 
-    def publish(self, hello: Hello, *, you: Mapping[str, str]) -> None:
+    def publish(self, hello: Hello, *, you: Mapping[str, You]) -> None:
         """Set what hello is answered with, for `Limits.snapshot` seconds.
 
         `you` maps a name to the swarm node id that it is bound to. `time` and `you` of the hello
@@ -338,7 +339,7 @@ class Server:
             self._reply(connection, 503, wire.dump_reply(_BUSY))
             return
         hello, you, _at = snapshot
-        hello = replace(hello, time=time.time(), you=you.get(claim.name, ""))
+        hello = replace(addressed(hello, you, claim.name), time=time.time())
         self._reply(connection, 200, wire.dump_hello(hello))
 
     def _park(self, connection: _Connection, ask: Ask) -> None:

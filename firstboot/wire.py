@@ -126,6 +126,7 @@ def parse_hello(body: bytes) -> Hello:
         time=members.time("time"),
         quality=members.text("quality", _QUALITY),
         you=members.text("you", _ID_OR_NONE),
+        you_down=members.time("you_down"),
     )
 
 

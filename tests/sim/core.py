@@ -19,6 +19,7 @@ class Core:
     outcome: Callable[..., Any]
     hello: Callable[..., Any]
     bound: Callable[..., Any]
+    addressed: Callable[..., Any]
     due: Callable[..., Any]
     mood: Callable[..., Any]
     news: Callable[..., Any]
@@ -35,6 +36,7 @@ def of(modules: dict[str, Any]) -> Core:
         outcome=modules["notes"].Outcome,
         hello=modules["greeting"].hello,
         bound=modules["greeting"].bound,
+        addressed=modules["greeting"].addressed,
         due=modules["rhythm"].due,
         mood=modules["rhythm"].mood,
         news=modules["rhythm"].news,

@@ -148,8 +148,8 @@ class Eyes:
             seen = self._observation(peer, view)
             config, _ = self._config(peer, view[0])
             hello = self.core.hello(config, seen, Decision("READY", ""))
-            you = self.core.bound(seen.swarm).get(self.names[node], "") if seen.swarm else ""
-            self._hellos[key] = replace(hello, you=you)
+            you = self.core.bound(seen.swarm) if seen.swarm else {}
+            self._hellos[key] = self.core.addressed(hello, you, self.names[node])
         return self._hellos[key]
 
     def _claim(self, node: int, card: Card) -> Any:

@@ -55,6 +55,7 @@ class Fabric(Raft):
         if engine.torn:
             raise DockerError("docker-state.json: unexpected end of JSON input")
         engine.running, engine.error, engine.stuck, engine.joining = True, "", False, 0
+        engine.looking, engine.started = engine.papers is not None, t
         engine.starts += 1
         engine.state = "inactive"
         if engine.papers:
@@ -111,7 +112,7 @@ class Fabric(Raft):
         papers = Papers(
             store.id, node.id, "manager", root, begins=wall - NODE_BACK, ends=wall + SHORT
         )
-        engine.papers, engine.state = papers, "active"
+        engine.papers, engine.state, engine.looking = papers, "active", False
         self._changed(store)
         self.dirty = True
         self.on_leader(store)
@@ -161,6 +162,7 @@ class Fabric(Raft):
                 node.via, node.grace = "", 0.5
                 self._changed(store)
         engine.papers, engine.state, engine.error, engine.joining = None, "inactive", "", 0
+        engine.looking = False
         engine.stuck = engine.spoilt = False
         self.dirty = True
 
@@ -337,7 +339,7 @@ class Fabric(Raft):
 
         def done(at: float) -> None:
             if engine.joining == number:
-                engine.state, engine.joining = "active", 0
+                engine.state, engine.joining, engine.looking = "active", 0, False
                 store.lets_in += 1
 
         self.after(t + JOIN_STEPS[2] - JOIN_STEPS[0], done)

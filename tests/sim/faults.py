@@ -124,6 +124,7 @@ class Faults:
     def _happens(self, t: float, fault: Fault) -> None:
         kinds: dict[str, Callable[[float, Fault], None]] = {
             "cut": self._cut,
+            "house": self._house,
             "divide": self._divide,
             "loss": self._lose,
             "restart": self._restart,
@@ -144,6 +145,13 @@ class Faults:
         if self.world.boxes[fault.node].on:
             self._did("power cut at some time")
         self.cut(self.world.boxes[fault.node], t, fault.seconds)
+
+    def _house(self, t: float, fault: Fault) -> None:
+        """No power in the whole house, and then one after the other, `seconds` in all."""
+        boxes = [box for box in self.world.boxes.values() if box.name != SPARE]
+        self._did("no power in the house")
+        for number, box in enumerate(boxes):
+            self.cut(box, t, 1.0 + fault.seconds * number / len(boxes))
 
     def _divide(self, t: float, fault: Fault) -> None:
         for box in self.world.boxes.values():

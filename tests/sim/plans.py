@@ -124,7 +124,7 @@ def _clocks(
 
 KINDS = (
     *("cut", "cut", "divide", "loss", "restart", "reflash", "reflash", "old", "copy"),
-    *("wrong", "forget", "again", "rot", "spoil"),
+    *("wrong", "forget", "again", "rot", "spoil", "house"),
 )
 # After these something has to be missed for half a minute before it is cleared away.
 SLOW = ("reflash", "forget", "rot", "spoil")
@@ -153,7 +153,11 @@ def _with_faults(dice: random.Random, base: Plan, names: list[str]) -> Plan:
         if kind in ("old", "copy"):
             honest = False
         at = dice.uniform(1.0, base.heal * (0.6 if kind in SLOW else 1.0))
-        faults.append(Fault(at, kind, node, dice.uniform(1.0, 60.0)))
+        seconds = dice.uniform(1.0, 60.0)
+        if kind == "house":
+            seconds = dice.choice((5.0, 100.0, 400.0))
+            base = replace(base, heal=max(base.heal, at + seconds))
+        faults.append(Fault(at, kind, node, seconds))
     return replace(base, faults=tuple(sorted(faults, key=lambda one: one.at)), honest=honest)
 
 

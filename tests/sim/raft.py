@@ -21,6 +21,7 @@ LONG = 87600 * 3600.0
 ROOT_LIVES = 20 * 365 * 86400.0
 ROTATE = 3.3  # S5
 PROMOTED = 1.3  # S6
+LONG_LOOK = 60.0
 DOWN = (10.0, 14.0)  # S6, S18: until a node that is gone is shown as down
 ELECTION = 10.6  # S22
 ELECTION_ALONE = 1.0
@@ -62,6 +63,8 @@ class Engine:
         self.state = "inactive"
         self.error = ""
         self.stuck = False
+        self.started = 0.0
+        self.looking = False  # started as a member, and its agent has found no leader yet
         self.starts = 0
         self.joining = 0  # number of the join under way; 0 for none
         self.host: Any = None  # where it runs, and whose it is: of no meaning here
@@ -70,6 +73,11 @@ class Engine:
     @property
     def manager(self) -> bool:
         return self.papers is not None and self.papers.role == "manager"
+
+    @property
+    def said(self) -> str:
+        """The state as `docker info` has it: a member is "pending" until it has found a leader."""
+        return "pending" if self.state == "active" and self.looking else self.state
 
 
 @dataclass
@@ -312,6 +320,11 @@ class Raft:
                     node.promoting = max(node.promoting, t + PROMOTED)
                     self.after(node.promoting, lambda _at: None)
             node.via = via
+            if via and node.engine and node.engine.looking:
+                if t - node.engine.started > LONG_LOOK:
+                    self.happened.add("a member's engine looks for its leader for a minute")
+                node.engine.looking = False
+                self.dirty = True
 
     def _manager_of(self, node: Node, managers: list[Node], t: float) -> str:
         if node.engine is None or not self._alive(node):

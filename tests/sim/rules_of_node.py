@@ -25,13 +25,41 @@ MUTANTS = (
     Mutant(
         "a seed founds only what its permit is for, not whenever it is empty",
         "decide",
-        "return seen.memory.founded < config.epoch and seen.memory.epoch < config.epoch",
+        "return not kept.swarm_epoch and kept.founded < config.epoch and kept.epoch < config.epoch",
         "return True",
         edits=(
             ("decide", 'if granted.kind == "rebuild":', 'if granted.kind == "":'),
             ("decide", 'if granted.kind == "rejoin":', 'if granted.kind == "":'),
         ),
         model={"managers": 3, "flashes": 1},
+    ),
+    Mutant(
+        "who was in a swarm founds none",
+        "decide",
+        "return not kept.swarm_epoch and kept.founded",
+        "return kept.founded",
+        story=stories.armed,
+    ),
+    Mutant(
+        "a member whose engine looks for its leader does not leave",
+        "decide",
+        'if engine.state == "pending" and engine.certified and _member(seen.memory):',
+        'if engine.state == "":',
+        story=stories.dark_house,
+    ),
+    Mutant(
+        "--rebuild: a quorum that was heard two minutes ago may be back",
+        "decide",
+        "max(seen.begun, _last_quorum(seen))",
+        "seen.begun",
+        unit="test_decide.py",
+    ),
+    Mutant(
+        "a certificate from the future is given up only where another is to be had",
+        "decide",
+        "if chosen.grants and _certified_in_the_future(seen, engine, chosen, now):",
+        "if _certified_in_the_future(seen, engine, chosen, now):",
+        unit="test_decide.py",
     ),
     Mutant(
         "a seed that meets its swarm joins it",
@@ -244,7 +272,7 @@ MUTANTS = (
     Mutant(
         "what was founded is not founded again",
         "decide",
-        "return seen.memory.founded < config.epoch and seen.memory.epoch < config.epoch",
+        "return not kept.swarm_epoch and kept.founded < config.epoch and kept.epoch < config.epoch",
         "return True",
         story=stories.forgotten,
     ),

@@ -158,18 +158,18 @@ class Shell(Hellos):
         if not docker.running:
             return None
         papers = docker.papers if docker.state != "pending" else None
-        if self.state[0] != docker.state:
-            self.state = (docker.state, now)
+        if self.state[0] != docker.said:
+            self.state = (docker.said, now)
         started = max(self.answers[1], self.notes.restarted or 0.0)
         stale = self.stepped is not None and self.stepped > started
         key = (self.state, docker.error, stale, papers and (papers.node_id, papers.role))
         certified = (papers.root.digest, papers.begins) if papers else ("", 0.0)
         if self.last_engine is None or self.last_engine[0] != (key, certified):
             engine = Engine(
-                state=docker.state,
+                state=docker.said,
                 since=self.state[1],
                 node_id=papers.node_id if papers else "",
-                manager=bool(papers) and docker.state == "active" and docker.manager,
+                manager=bool(papers) and docker.said == "active" and docker.manager,
                 error=docker.error,
                 ca=certified[0],
                 certified=certified[1],
@@ -211,7 +211,7 @@ class Shell(Hellos):
             return
         changed, self.mood = mood != self.mood, mood
         for name, line in self.lines.items():
-            said = replace(hello, you=you.get(name, ""))
+            said = self.core.addressed(hello, you, name)
             news = mood == LEADING and self.core.news(line.told, said)
             line.told = said
             if news:

@@ -105,6 +105,26 @@ def rebuilt_apart() -> Plan:
     )
 
 
+def dark_house() -> Plan:
+    """No power; the managers come back one after the other, each alone for more than a minute."""
+    return plans.plain(3, 1, heal=400.0, faults=(Fault(40.0, "house", "", 320.0),))
+
+
+def armed() -> Plan:
+    """A --rebuild card joined its swarm, which lived; later it loses that, and is up first."""
+    return plans.plain(
+        3,
+        1,
+        heal=700.0,
+        faults=(
+            Fault(50.0, "rebuild", "m1"),
+            Fault(300.0, "forget", "m1", 5.0),
+            Fault(300.0, "cut", "m2", 200.0),
+            Fault(300.0, "cut", "m3", 200.0),
+        ),
+    )
+
+
 def replaced_worker() -> Plan:
     """The old card of a worker comes while its new one is away for longer than half a minute."""
     plan = plans.plain(1, 2)

@@ -43,8 +43,9 @@ class Node:
 
     def publish(self, hello: dict, you: dict) -> None:
         said = Hello(**hello)
-        self.server.publish(said, you=you)
-        self.peers.follow(said, you=you)
+        known = {name: (node_id, 0.0) for name, node_id in you.items()}
+        self.server.publish(said, you=known)
+        self.peers.follow(said, you=known)
 
     def asks(self) -> list:
         return [dataclasses.asdict(ask) for ask in self.server.asks()]

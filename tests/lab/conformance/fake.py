@@ -141,12 +141,12 @@ class FakeStage:
     def engine(self, name: str) -> View:
         self._fabric.advance(self._t)
         one = self._machines[name]
-        papers = one.papers if one.state != "pending" else None
+        papers = one.papers if one.said != "pending" or one.looking else None
         return View(
-            state=one.state,
+            state=one.said,
             since=0.0,
             node_id=papers.node_id if papers else "",
-            manager=bool(papers) and one.state == "active" and one.manager,
+            manager=bool(papers) and one.said == "active" and one.manager,
             error=one.error,
         )
 

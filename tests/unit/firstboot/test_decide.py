@@ -33,7 +33,17 @@ from firstboot.reasons import REASONS
 from flasher.model import PermitKind
 from tests.support.identity import NOW
 from tests.unit.firstboot.card import config, permit
-from tests.unit.firstboot.sights import BEGUN, THEN, engine, heard, hello, leading, outsider, seen
+from tests.unit.firstboot.sights import (
+    BEGUN,
+    THEN,
+    engine,
+    entry,
+    heard,
+    hello,
+    leading,
+    outsider,
+    seen,
+)
 
 SEED = permit()
 IN = engine("active", node_id="id-pi9", ca="ca-1")
@@ -143,6 +153,27 @@ def test_a_rebuild_looks_two_minutes_for_an_older_swarm() -> None:
     made = seed(found, text=REBUILD, generation=2, epoch=2)
     # First that the older swarm lives, then into it.
     assert made.action == Remember(Memory(epoch=1, founding=2))
+
+
+def test_a_rebuild_waits_two_minutes_after_the_last_quorum_it_heard_of() -> None:
+    kept = Memory(epoch=1, founding=2)
+
+    def rebuilds(now: float, **said: Any) -> Decision:
+        older = hello("pi9", grants=False, **said)
+        sight = seen(memory=kept, peers=heard(older, at=BEGUN + 200))
+        return seed(sight, text=REBUILD, generation=2, epoch=2, now=now)
+
+    # An election, or a CA that is made anew: nobody is let in for a moment.
+    for now in (BEGUN + 201, BEGUN + 215, BEGUN + 319):
+        assert (rebuilds(now).phase, rebuilds(now).action) == ("PROBE", None)
+    assert rebuilds(BEGUN + 321).action == Init(epoch=2)
+    assert rebuilds(BEGUN + 201, quorum=False).action == Init(epoch=2)
+
+
+def test_a_rebuild_card_that_joined_its_swarm_founds_none_any_more() -> None:
+    kept = Memory(epoch=1, founding=0, swarm_epoch=1)
+    made = seed(seen(memory=kept), text=REBUILD, generation=2, epoch=2, now=BEGUN + 1000)
+    assert (made.action, made.reason) == (None, "managers-silent")
 
 
 REJOIN = permit(PermitKind.REJOIN, generation=2)
@@ -267,6 +298,80 @@ def test_a_join_that_hangs_is_given_up_after_45_seconds() -> None:
 
 
 # --- in a swarm -------------------------------------------------------------------------------
+
+LOOKING = engine("pending", node_id="id-pi9", certified=float(NOW - 9999))
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        MEMBER,
+        Memory(epoch=0, founding=1),
+        Memory(epoch=1, founded=1),
+        memory.lost(epoch=1, seed=True),
+    ],
+)
+def test_a_member_whose_engine_looks_for_its_leader_stays_for_as_long_as_it_takes(
+    kept: Memory,
+) -> None:
+    """After each start of dockerd; to leave would destroy the swarm's database."""
+    sight = seen(engine=LOOKING, memory=kept)
+    made = seed(sight)
+    assert (made.phase, made.action, made.reason) == ("MEMBER", None, "")
+    for later in (46.0, 121.0, 10.0**6):
+        made = seed(sight, now=BEGUN + later)
+        assert (made.phase, made.action) == ("MEMBER", None)
+        assert made.reason == ("no-quorum" if later > 120 else "")
+        told = worker(sight, now=BEGUN + later).reason
+        assert told == ("no-leader" if later > 120 else "")
+
+
+def test_a_member_that_is_looking_leaves_once_a_leader_does_not_know_it() -> None:
+    def met(seconds: float, **said: Any) -> Decision:
+        now = BEGUN + seconds
+        peers = heard(hello(**said), at=now)
+        return worker(seen(engine=LOOKING, memory=MEMBER, peers=peers), now=now)
+
+    assert met(44.0, you="").action is None
+    assert met(46.0, you="").action == Leave()
+    assert met(46.0, you="", quorum=False).action is None
+    assert met(149.0, you="id-pi9").action is None
+    assert met(151.0, you="id-pi9").action == RestartDocker()
+
+
+def test_a_member_that_the_leader_sees_as_down_is_not_ready_and_says_so() -> None:
+    def down(seconds: float, **more: Any) -> Decision:
+        peers = heard(hello(you="id-pi9", you_down=seconds))
+        return worker(knowing(engine=IN, peers=peers, memory=MEMBER, **more))
+
+    assert (down(1.0).phase, down(1.0).reason) == ("MEMBER", "")
+    assert (down(121.0).action, down(121.0).reason) == (None, "cut-off")
+    assert down(151.0).action == RestartDocker()
+    again = down(200.0, notes=Notes(restarted=THEN - 60))
+    assert (again.action, again.reason) == (None, "cut-off")
+
+
+def test_a_manager_that_is_not_promoted_for_two_minutes_says_so() -> None:
+    def waits(now: float) -> Decision:
+        peers = heard(hello(you="id-pi9"), at=now)
+        sight = seen(engine=IN, peers=peers, memory=MEMBER)
+        return decide(replace(config("pi9"), role="manager"), "", sight, now)
+
+    assert (waits(THEN).phase, waits(THEN).reason) == ("MEMBER", "")
+    assert waits(BEGUN + 121).reason == "promotion"
+
+
+def test_a_manager_that_nobody_vouched_for_asks_and_waits_for_an_answer() -> None:
+    stranger = leading(
+        mine=entry(role="manager", reachable=True, bound=False),
+        engine=engine("active", node_id="id-pi1", manager=True, ca="ca-1"),
+    )
+    leader_of = replace(stranger, peers=heard(hello("pi2", leader="pi2")))
+    assert seed(leader_of).action == ReportJoined("pi2", "id-pi1")
+    notes = Notes(refusal="no", refused=True, refused_since=THEN - 1, refused_first=THEN - 1)
+    refused = seed(replace(leader_of, notes=notes))
+    assert (refused.action, refused.reason) == (None, "refused")
+    assert seed(stranger, now=BEGUN + 121).reason == "no-leader"
 
 
 def test_a_joined_worker_tells_the_leader_remembers_and_is_ready() -> None:
@@ -418,6 +523,9 @@ def test_a_certificate_from_the_future_is_left_once_the_leader_agrees_on_the_tim
     assert worker(sight).action == Leave()
     ahead = heard(hello(you="id-pi9", time=NOW + 10.0**8))
     assert worker(replace(sight, peers=ahead)).action is None
+    # While nobody can give another one, this one is as good as any.
+    closed = heard(hello(you="id-pi9", grants=False))
+    assert worker(replace(sight, peers=closed)).action is None
 
 
 def test_every_reason_has_a_remedy() -> None:
@@ -435,7 +543,8 @@ def test_every_reason_has_a_remedy() -> None:
 def test_a_seed_whose_swarm_is_nowhere_says_what_to_do_about_it() -> None:
     late = BEGUN + 130
     gone = seen(memory=Memory(1, founding=1, founded=1, swarm_epoch=1))
-    assert decide(three(), SEED, gone, late).reason == "swarm-lost"
+    # To flash it again would give a card that may only join the others.
+    assert decide(three(), SEED, gone, late).reason == "managers-silent"
     another = seen(memory=Memory(1, swarm_epoch=1))
     assert decide(three(), SEED, another, late).reason == "managers-silent"
 

@@ -43,6 +43,7 @@ def answered(sight: Observation) -> Answer:
 
 
 READY9 = entry("pi9")
+KNOWN = Memory(1, 1, 1, 1, {"pi1": 1, "pi2": 1, "pi9": 1})
 DOWN9 = entry("pi9", ready=False, down_for=31.0)
 
 # --- founding, to its end ---------------------------------------------------------------------
@@ -58,6 +59,27 @@ def test_the_ca_is_made_anew_once_for_certificates_of_ten_years() -> None:
     assert lead(leading(rotations=0)).action == RotateCa()
     assert lead(leading(rotating=True)).action is None
     assert lead(leading()).phase == "READY"
+
+
+def test_a_ca_that_waits_for_a_node_that_is_off_says_for_whom() -> None:
+    assert lead(leading(DOWN9, rotating=True)).reason == ""
+    made = lead(leading(replace(DOWN9, down_for=121.0), rotating=True))
+    assert (made.action, made.reason, "waits for pi9" in made.why) == (None, "stuck", True)
+
+
+def test_a_ca_of_the_future_is_made_anew_and_says_since_when_it_is_good() -> None:
+    made = lead(leading(ca_since=NOW + 7200.0))
+    assert (made.action, made.reason) == (RotateCa(), "clock")
+    assert "begin 20" in made.why
+    assert lead(leading(ca_since=NOW + 100.0)).reason == ""
+
+
+def test_the_leader_says_whose_absence_forbids_a_promotion() -> None:
+    waiting = entry("pi9", wanted="manager")
+    away = entry("pi2", role="manager", ready=False, down_for=400.0)
+    made = lead(leading(waiting, away, memory=KNOWN))
+    assert (made.action, made.phase) == (None, "READY")
+    assert made.why.endswith("pi9 is promoted when pi2 is back")
 
 
 def test_a_ca_from_the_future_is_made_anew() -> None:
