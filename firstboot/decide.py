@@ -108,6 +108,10 @@ def _by_state(
         if now - engine.since < JOIN_PATIENCE:
             return Decision("JOIN", "dockerd is joining", wait=0.5)
         return Decision("LEAVE", "the join came to nothing in %d s" % JOIN_PATIENCE, Leave())
+    if engine.state in ("error", "locked"):
+        newer = _overtaken(seen, engine, now)
+        if newer:
+            return newer
     if engine.state == "error":
         return _error(config, seen, engine, now)
     if engine.state == "active":
@@ -368,10 +372,9 @@ def _certified_in_the_future(seen: Observation, engine: Engine, chosen: Hello, n
 def _manager(config: NodeConfig, seen: Observation, engine: Engine, now: float) -> Decision:
     swarm, memory = seen.swarm, seen.memory
     if swarm is None:
-        newer = [hello for hello in _leaders(seen, now) if hello.swarm_epoch > memory.swarm_epoch]
-        if newer and engine.ca != newer[0].ca:
-            why = "epoch %d has been founded; this node's swarm has no quorum"
-            return Decision("LEAVE", why % newer[0].swarm_epoch, Leave())
+        newer = _overtaken(seen, engine, now)
+        if newer:
+            return newer
         waited = now - max(seen.begun, engine.since) > QUORUM_PATIENCE
         why = "manager; the swarm has no quorum"
         return Decision("MEMBER", why, wait=1.0, reason="no-quorum" if waited else "")
@@ -382,10 +385,10 @@ def _manager(config: NodeConfig, seen: Observation, engine: Engine, now: float) 
             return Decision("LEAVE", "its founding was cut off; it begins again", Leave())
         why = "this swarm has no %s" % "epoch of piflash"
         return Decision("BLOCKED", why, wait=10.0, reason="foreign-swarm")
-    newer = [hello for hello in _leaders(seen, now) if hello.swarm_epoch > swarm.epoch]
-    if newer:
+    later = [hello for hello in _leaders(seen, now) if hello.swarm_epoch > swarm.epoch]
+    if later:
         why = "epoch %d has been founded; this swarm is of %d"
-        return Decision("LEAVE", why % (newer[0].swarm_epoch, swarm.epoch), Leave())
+        return Decision("LEAVE", why % (later[0].swarm_epoch, swarm.epoch), Leave())
     founded = swarm.epoch if memory.founding == swarm.epoch else memory.founded
     kept = replace(
         memory, epoch=max(memory.epoch, swarm.epoch), swarm_epoch=swarm.epoch, founded=founded
@@ -408,6 +411,15 @@ def _manager(config: NodeConfig, seen: Observation, engine: Engine, now: float) 
         why = "manager; the leader does not answer"
         return Decision("MEMBER", why, wait=1.0, reason="no-leader" if waited else "")
     return _report(chosen, seen, engine, now)
+
+
+def _overtaken(seen: Observation, engine: Engine, now: float) -> Optional[Decision]:
+    """Another swarm of a later epoch lets nodes in, and this node's own cannot be asked."""
+    newer = [one for one in _leaders(seen, now) if one.swarm_epoch > seen.memory.swarm_epoch]
+    if not newer or engine.ca == newer[0].ca:
+        return None
+    why = "epoch %d has been founded; this node's swarm does not answer"
+    return Decision("LEAVE", why % newer[0].swarm_epoch, Leave())
 
 
 # --- what peers say -----------------------------------------------------------------------------

@@ -420,6 +420,17 @@ def test_a_worker_without_a_leader_stays_and_says_so() -> None:
     assert worker(seen(engine=IN, memory=MEMBER), now=BEGUN + 121).reason == "no-leader"
 
 
+@pytest.mark.parametrize("state", ["error", "locked"])
+def test_an_engine_that_takes_part_in_nothing_follows_a_newer_epoch(state: str) -> None:
+    mine = engine(state, ca="ca-1")
+    newer = heard(hello("pi9", swarm_epoch=2, epoch=2, ca="ca-2"))
+    sight = seen(engine=mine, memory=Memory(epoch=2, swarm_epoch=1), peers=newer)
+    assert seed(sight).action == Leave()
+    same = heard(hello("pi9", swarm_epoch=2, epoch=2, ca="ca-1"))
+    assert seed(replace(sight, peers=same)).action != Leave()
+    assert seed(replace(sight, peers={})).action != Leave()
+
+
 def test_an_engine_in_error_is_restarted_then_left_and_joined_again() -> None:
     broken = engine("error", since=THEN - 100, error="certificate")
     first = worker(knowing(engine=broken, memory=MEMBER))
