@@ -107,7 +107,7 @@ MUTANTS = (
     Mutant(
         "a permit is used up by its own swarm",
         "decide",
-        "seen.memory.founded < config.epoch and ",
+        " and kept.founded < config.epoch",
         "",
         unit="test_decide.py",
     ),
@@ -135,15 +135,15 @@ MUTANTS = (
     Mutant(
         "a manager without a quorum follows a newer epoch",
         "decide",
-        "if newer and engine.ca != newer[0].ca:",
-        "if not seen:",
+        "if not newer or engine.ca == newer[0].ca:",
+        "if seen:",
         story=stories.minority,
     ),
     Mutant(
         "a manager with a quorum follows a newer epoch",
         "decide",
-        "newer = [hello for hello in _leaders(seen, now) if hello.swarm_epoch > swarm.epoch]",
-        "newer: List[Hello] = []",
+        "later = [hello for hello in _leaders(seen, now) if hello.swarm_epoch > swarm.epoch]",
+        "later: List[Hello] = []",
         story=stories.two_epochs,
     ),
     Mutant(
