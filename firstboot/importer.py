@@ -138,6 +138,9 @@ def _scrub(directory: str) -> Tuple[str, ...]:
         names = os.listdir(directory)
     except FileNotFoundError:
         return ()
+    except OSError as error:
+        # A FAT that rots after the import: it holds nothing that this node still needs.
+        return ("%s (%s)" % (directory, error.strerror),)
     left: List[str] = []
     for name in sorted(names, key=lambda name: (name != NODE_KEY, name != PERMIT_JSON, name)):
         path = os.path.join(directory, name)
