@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
-from typing import Optional, Sequence
+from typing import Iterator, Optional, Sequence
 
 from firstboot import address, files, importer, nodeconfig, repair, service, swarmview
 from firstboot.address import AddressError
@@ -37,25 +38,50 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def early(layout: Layout) -> int:
-    """Before each start of dockerd: torn state files, the clock's floor, a member's address."""
+    """Before each start of dockerd: the clock's floor, a member's address, torn state files.
+
+    In this order, and whatever fails is told and keeps nothing else from being done: a full disk
+    resists only the last. Gives 0.
+    """
+    config, pem = None, b""
+    with _telling():
+        config = _description(layout)
+    with _telling():
+        pem = files.read(os.path.join(layout.docker, NODE_CERTIFICATE), limit=MAX_PEM) or b""
+    certified = swarmview.not_before(pem)
+    if config is not None:
+        with _telling():
+            _raise_clock(layout, config, certified=certified)
+    if config is not None and certified:
+        _raise_address(config)
+    for name in repair.suspects(layout.docker):
+        with _telling():
+            if repair.mend(layout.docker, name, address=config.address if config else ""):
+                log("early: %s was torn; it is kept as %s.broken" % (name, name))
+    return 0
+
+
+@contextlib.contextmanager
+def _telling() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        log("early: %s" % files.in_words(error))
+
+
+def _description(layout: Layout) -> Optional[NodeConfig]:
     content = files.read(layout.node_json, limit=nodeconfig.MAX_BYTES)
     try:
-        config = None if content is None else nodeconfig.parse(content.decode("utf-8"))
+        return None if content is None else nodeconfig.parse(content.decode("utf-8"))
     except ValueError as error:
         log("early: %s: %s" % (layout.node_json, error))
-        config = None
-    for name in repair.put_aside(layout.docker, address=config.address if config else ""):
-        log("early: %s was torn; it is kept as %s.broken" % (name, name))
-    if config is None:
-        return 0
+        return None
+
+
+def _raise_clock(layout: Layout, config: NodeConfig, *, certified: float) -> None:
     timekeeper = Timekeeper(root=layout.root, tick=layout.tick, flashed_at=float(config.flashed_at))
-    pem = files.read(os.path.join(layout.docker, NODE_CERTIFICATE), limit=MAX_PEM) or b""
-    certified = swarmview.not_before(pem)
     if timekeeper.raise_to_floor(certified=certified):
         log("early: the clock was behind; it is at its floor now")
-    if certified:
-        _raise_address(config)
-    return 0
 
 
 def _raise_address(config: NodeConfig) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple, TypeVar
+from typing import Callable, Dict, Hashable, List, Optional, Sequence, Set, Tuple, TypeVar
 
 from firstboot.model import Claim
 from firstboot.wire import line
@@ -27,6 +27,12 @@ class Limits:
     known: int = 128
     per_name: int = 4
     asks: int = 32
+    # Of one card: `ask` seconds for each ask in the long run, `asks_in_a_row` without a pause. The
+    # main loop answers asks before it does anything else, so this is what a card can take of it.
+    # An honest node waits a second or more after an answer that did not help it (decide.py), and
+    # goes on at once only from its token to its report: it never has to wait here.
+    ask: float = 1.0
+    asks_in_a_row: int = 4
 
 
 LIMITS = Limits()
@@ -48,6 +54,24 @@ class Caller:
     def name(self) -> str:
         """The name that it proved; empty for a stranger."""
         return self.claim.name if self.claim else ""
+
+
+class Allowance:
+    """How often each may do something: `burst` times in a row, then once in `every` seconds."""
+
+    def __init__(self, *, every: float, burst: int) -> None:
+        self._every = every
+        self._slack = every * (burst - 1)
+        self._spent: Dict[Hashable, float] = {}  # until when what each did counts
+
+    def take(self, who: Hashable, *, now: float) -> bool:
+        """Say whether it may do it now; only then it counts."""
+        self._spent = {one: until for one, until in self._spent.items() if until > now}
+        spent = max(now, self._spent.get(who, now))
+        if spent > now + self._slack:
+            return False
+        self._spent[who] = spent + self._every
+        return True
 
 
 C = TypeVar("C", bound=Caller)

@@ -45,6 +45,10 @@ class EngineError(Exception):
     """dockerd refused, or did not answer; the message is its own, in one line, without tokens."""
 
 
+class SlowError(EngineError):
+    """dockerd did not answer in the time that it had here; nothing is known of the swarm."""
+
+
 class Docker:
     """One engine. `socket_path`: where it listens; `restart`: the command that restarts it.
 
@@ -65,25 +69,39 @@ class Docker:
         self._patience = patience
         self._restart = restart
         self._api = ""
+        self._trouble = ""
 
     # --- looking --------------------------------------------------------------------------------
 
     def look(self) -> Optional[Dict[str, Any]]:
-        """Give `info`, and of a manager with a quorum `swarm` and `nodes`; None if it is silent."""
+        """Give `info`, and of a manager with a quorum `swarm` and `nodes`; None if it is silent.
+
+        `slow`: those two are missing because dockerd did not answer in time, not because it refused
+        them. Why anything is missing is in `trouble` until the next look.
+        """
+        self._trouble = ""
         try:
             calls = self._calls()
             info = calls.get("/info")
-        except EngineError:
+        except EngineError as error:
             self._api = ""
+            self._trouble = str(error)
             return None
-        found: Dict[str, Any] = {"info": info, "swarm": None, "nodes": None}
+        found: Dict[str, Any] = {"info": info, "swarm": None, "nodes": None, "slow": False}
         swarm = info.get("Swarm")
         if isinstance(swarm, dict) and swarm.get("ControlAvailable"):
             try:
                 found["swarm"], found["nodes"] = calls.get("/swarm"), calls.list("/nodes")
-            except EngineError:
+            except EngineError as error:
+                self._trouble = str(error)
                 found["swarm"] = found["nodes"] = None
+                found["slow"] = isinstance(error, SlowError)
         return found
+
+    @property
+    def trouble(self) -> str:
+        """Why the last look found nothing, or not all: one line, empty if it found everything."""
+        return self._trouble
 
     def worker_token(self) -> Token:
         """Give the token that lets workers in."""
@@ -268,8 +286,11 @@ class _Calls:
                 channel.connect(self._path)
                 channel.sendall(head.encode("ascii") + (body or b""))
                 return self._answer(channel)
+        except (socket.timeout, BlockingIOError):
+            # The second: too many wait already to be taken up by it (unix(7), EAGAIN).
+            raise SlowError("dockerd: no answer in time") from None
         except OSError as error:
-            raise EngineError("dockerd: %s" % (error.strerror or "no answer in time")) from None
+            raise EngineError("dockerd: %s" % (error.strerror or error)) from None
 
     def _answer(self, channel: socket.socket) -> Tuple[int, bytes]:
         data, status, begin, length = bytearray(), 0, 0, -1

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import shutil
 import ssl
+import stat
 from dataclasses import dataclass
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from firstboot import files, memory, nodeconfig
 from firstboot.layout import Layout
@@ -53,7 +54,8 @@ def import_card(layout: Layout) -> Card:
     `Card.permit` and `Card.charter` are texts, empty where the card has none.
     """
     files.make_directory(layout.state, mode=0o700)
-    os.chmod(layout.state, 0o700)
+    if stat.S_IMODE(os.stat(layout.state).st_mode) != 0o700:
+        os.chmod(layout.state, 0o700)
     config = _import_node_json(layout)
     if not os.path.isdir(layout.identity):
         _import_identity(layout, name=config.name)
@@ -61,6 +63,18 @@ def import_card(layout: Layout) -> Card:
         _check_usable(layout.identity, remedy="flash %s again" % config.name)
     permit, charter = (_text(layout, name) for name in (PERMIT_JSON, CHARTER_JSON))
     return Card(config, permit, charter, left=scrub(layout))
+
+
+def described(layout: Layout) -> Optional[NodeConfig]:
+    """Give what node.json says, on ext4 or on FAT; None if neither can be read. Writes nothing."""
+    for path in (layout.node_json, layout.card_node_json):
+        try:
+            content = files.read(path, limit=nodeconfig.MAX_BYTES)
+            if content is not None:
+                return nodeconfig.parse(content.decode("utf-8"))
+        except (OSError, ConfigError, UnicodeDecodeError):
+            continue
+    return None
 
 
 def scrub(layout: Layout) -> Tuple[str, ...]:
@@ -138,6 +152,9 @@ def _scrub(directory: str) -> Tuple[str, ...]:
         names = os.listdir(directory)
     except FileNotFoundError:
         return ()
+    except OSError as error:
+        # A FAT that rots after the import: it holds nothing that this node still needs.
+        return ("%s (%s)" % (directory, error.strerror),)
     left: List[str] = []
     for name in sorted(names, key=lambda name: (name != NODE_KEY, name != PERMIT_JSON, name)):
         path = os.path.join(directory, name)

@@ -5,7 +5,6 @@ Everything it works with is given to it, so that the same turn runs on a Pi and 
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from dataclasses import dataclass, replace
@@ -53,7 +52,6 @@ from firstboot.wire import Reply
 AFTER_FAILURE = 1.0  # seconds until a failed action is tried again
 LOOK = 10.0  # the longest pause between two looks
 MAX_PEM = 65536
-NO_DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO)
 ROOT_CA = "swarm/certificates/swarm-root-ca.crt"
 NODE_CERTIFICATE = "swarm/certificates/swarm-node.crt"
 
@@ -156,7 +154,7 @@ class Node:
             if self._left:
                 self._left = importer.scrub(self._around.layout)
         except OSError as error:
-            self._around.teller.complain("%s: %s" % (error.filename, error.strerror))
+            self._around.teller.complain(files.in_words(error))
 
     # --- say ------------------------------------------------------------------------------------
 
@@ -174,8 +172,7 @@ class Node:
         except (EngineError, AddressError) as error:
             return Outcome(failure=str(error))
         except OSError as error:
-            why = "%s: %s" % (error.filename or "", error.strerror or error)
-            return Outcome(failure=why, disk=error.errno in NO_DISK)
+            return Outcome(failure=files.in_words(error), disk=files.is_disk(error))
 
     def _apply(self, action: Action, seen: Observation) -> Outcome:
         if isinstance(action, AskJoin):

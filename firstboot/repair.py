@@ -25,26 +25,33 @@ _DATA_PORT = 4789  # what `swarm init` writes if it is not told another
 
 
 def put_aside(docker: str, *, address: str = "") -> List[str]:
-    """Move what dockerd cannot read to NAME.broken; give the names. `docker`: its directory.
+    """Move what dockerd cannot read to NAME.broken; give the names. OSError if a file resists."""
+    return [name for name in suspects(docker) if mend(docker, name, address=address)]
+
+
+def suspects(docker: str) -> List[str]:
+    """Give the names of the files that end dockerd if they are torn. `docker`: its directory."""
+    images = sorted(glob.glob(os.path.join(glob.escape(docker), IMAGES)))
+    return [STATE, REMOTES, *(os.path.relpath(path, docker) for path in images)]
+
+
+def mend(docker: str, name: str, *, address: str = "") -> bool:
+    """Move one of them to NAME.broken if it is torn; say whether it was. OSError if it resists.
 
     `address`: of this node in the cluster. If it is given, a node that has a certificate gets a new
     docker-state.json in place of a torn one, and so keeps its swarm.
     """
-    moved = []
-    images = sorted(glob.glob(os.path.join(glob.escape(docker), IMAGES)))
-    for path in [os.path.join(docker, STATE), os.path.join(docker, REMOTES), *images]:
-        name = os.path.relpath(path, docker)
-        content = files.read(path, limit=MAX_BYTES)
-        if content is None or len(content) > MAX_BYTES or _readable(name, content):
-            continue
-        if name == STATE and address and files.read(os.path.join(docker, CERTIFICATE), limit=1):
-            files.create(path + ".broken", content, mode=0o600)
-            files.replace(path, _state(address), mode=0o600)
-        else:
-            os.replace(path, path + ".broken")
-            files.sync_directory(os.path.dirname(path))
-        moved.append(name)
-    return moved
+    path = os.path.join(docker, name)
+    content = files.read(path, limit=MAX_BYTES)
+    if content is None or len(content) > MAX_BYTES or _readable(name, content):
+        return False
+    if name == STATE and address and files.read(os.path.join(docker, CERTIFICATE), limit=1):
+        files.create(path + ".broken", content, mode=0o600)
+        files.replace(path, _state(address), mode=0o600)
+    else:
+        os.replace(path, path + ".broken")
+        files.sync_directory(os.path.dirname(path))
+    return True
 
 
 def _readable(name: str, content: bytes) -> bool:

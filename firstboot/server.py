@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from firstboot import framing, tls, wire
-from firstboot.bounds import LIMITS, Caller, Complaints, Limits, surplus
+from firstboot.bounds import LIMITS, Allowance, Caller, Complaints, Limits, surplus
 from firstboot.framing import FramingError, Request
 from firstboot.greeting import You, addressed
 from firstboot.model import Ask, Claim, Hello
@@ -78,6 +78,7 @@ class Server:
         self._limits = limits
         self._log = log
         self._complaints = Complaints()
+        self._allowance = Allowance(every=limits.ask, burst=limits.asks_in_a_row)
         self._lock = threading.Lock()
         self._asks: Dict[int, Ask] = {}
         self._replies: List[Tuple[int, Reply]] = []
@@ -343,6 +344,10 @@ class Server:
         self._reply(connection, 200, wire.dump_hello(hello))
 
     def _park(self, connection: _Connection, ask: Ask) -> None:
+        if not self._allowance.take(_who(ask), now=ask.at):
+            self._complain(connection.source, "%s asks too often" % ask.claim.name)
+            self._later(connection, "%s asks too often" % ask.claim.name)
+            return
         number = next(self._numbers)
         with self._lock:
             same = [n for n, one in self._asks.items() if _who(one) == _who(ask)]
@@ -351,11 +356,14 @@ class Server:
                 self._asks[number] = replace(ask, number=number)
         self._settle(same, Reply("later", "asked again"))
         if full:
-            self._reply(connection, 503, wire.dump_reply(Reply("later", "too many ask at once")))
+            self._later(connection, "too many ask at once")
             return
         connection.ask = number
         connection.deadline = ask.at + self._limits.answer
         self._wake()
+
+    def _later(self, connection: _Connection, why: str) -> None:
+        self._reply(connection, 503, wire.dump_reply(Reply("later", why)))
 
     def _deliver(self) -> None:
         with self._lock:
@@ -380,8 +388,9 @@ class Server:
         connection.outbox = framing.response(status, body, last=connection.last)
 
 
-def _who(ask: Ask) -> Tuple[str, Claim]:
-    return ask.kind, ask.claim
+def _who(ask: Ask) -> Tuple[str, int]:
+    """A card: it does one thing at a time, so what it asked before does not matter to it."""
+    return ask.claim.name, ask.claim.generation
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -8,7 +8,7 @@ import select
 import signal
 from typing import Callable, List, Optional, Tuple
 
-from firstboot import importer, tls
+from firstboot import files, importer, tls
 from firstboot.clock import Timekeeper
 from firstboot.engine import Docker
 from firstboot.importer import Card, CardError
@@ -76,13 +76,15 @@ class Service:
             decision = Decision("BLOCKED", why, reason="card")
             self._teller.tell(decision, config=None, epoch=0)
             return CARD_AGAIN
-        except Exception as error:  # noqa: BLE001 - the loop never ends: nobody is there to restart it
-            self._teller.fault(error)
-            if self._node is None:
-                self.close()
-            why = "%s: %s" % (type(error).__name__, error)
-            self._teller.tell(Decision("BLOCKED", why, reason="fault"), config=None, epoch=0)
+        except OSError as error:
+            if not files.is_disk(error):
+                return self._fault(error)
+            decision = Decision("BLOCKED", files.in_words(error), reason="disk")
+            self._abandon()
+            self._teller.tell(decision, config=importer.described(self._layout), epoch=0)
             return FAULT_AGAIN
+        except Exception as error:  # noqa: BLE001 - the loop never ends: nobody is there to restart it
+            return self._fault(error)
 
     def whole(self) -> bool:
         """Whether everything that runs beside the loop still does."""
@@ -93,6 +95,18 @@ class Service:
         self._watched.clear()
         while self._parts:
             self._parts.pop()()
+
+    def _fault(self, error: Exception) -> float:
+        self._teller.fault(error)
+        self._abandon()
+        why = "%s: %s" % (type(error).__name__, error)
+        self._teller.tell(Decision("BLOCKED", why, reason="fault"), config=None, epoch=0)
+        return FAULT_AGAIN
+
+    def _abandon(self) -> None:
+        """What a beginning that failed has left: the next one makes its own."""
+        if self._node is None:
+            self.close()
 
     def _begin(self) -> Node:
         card = importer.import_card(self._layout)

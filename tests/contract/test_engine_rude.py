@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import pytest
 from firstboot import swarmview
 from firstboot.engine import MAX_BYTES, MAX_HEAD, Docker, EngineError
 from firstboot.model import Bind, Grant, Token
+from tests.support.tools import need_root
 
 SECRET = "SWMTKN-1-digest-secret"
 SOON = 0.4  # seconds that an action has
@@ -109,7 +111,7 @@ ACTIONS: dict[str, Callable[[Docker], object]] = {
 
 def test_every_action_is_tried_here() -> None:
     public = {name for name in vars(Docker) if not name.startswith("_")}
-    assert public == {*ACTIONS, "look", "restart"}
+    assert public == {*ACTIONS, "look", "restart", "trouble"}
 
 
 # --- time ---------------------------------------------------------------------------------------
@@ -306,6 +308,95 @@ def test_a_thousand_looks_leave_no_file_open_and_no_memory_taken(tmp_path: Path)
     grown, files = (int(word) for word in said.stdout.split())
     assert grown < 1024, "kilobytes"
     assert files < 6
+
+
+# --- why a look found nothing, or not all ---------------------------------------------------------
+
+MANAGER = {"Swarm": {"ControlAvailable": True, "LocalNodeState": "active"}}
+NO_LEADER = http(503, {"message": "rpc error: The swarm does not have a leader. " + SECRET})
+TOLD = "rpc error: The swarm does not have a leader. SWMTKN-***"
+
+
+def manager(*, swarm: Serve, nodes: Serve) -> Serve:
+    """A manager's engine, by what it does when it is asked about its swarm."""
+
+    def serve(caller: socket.socket, request: str) -> None:
+        special = {"swarm": swarm, "nodes": nodes}
+        plain = always(http(200, MANAGER))
+        special.get(request.rpartition("/")[2], plain)(caller, request)
+
+    return serve
+
+
+@pytest.mark.parametrize(
+    ("swarm", "nodes", "slow", "trouble"),
+    [
+        (always(http(200, {"ID": "s"})), always(http(200, [])), False, ""),
+        (always(NO_LEADER), always(http(200, [])), False, TOLD),
+        (always(http(200, {"ID": "s"})), always(NO_LEADER), False, TOLD),
+        (silent, silent, True, "dockerd: no answer in time"),
+        (always(http(200, {"ID": "s"})), silent, True, "dockerd: no answer in time"),
+        (dripping(b"HTTP/1.0 200 X\r\n\r\n", b" "), silent, True, "dockerd: no answer in time"),
+        (always(b""), silent, False, "dockerd: it hung up in the middle of an answer"),
+    ],
+    ids=["whole", "no leader", "no leader later", "silent", "silent later", "drips", "hangs up"],
+)
+def test_a_manager_that_is_slow_is_not_one_whose_swarm_has_no_leader(
+    swarm: Serve, nodes: Serve, slow: bool, trouble: str, tmp_path: Path
+) -> None:
+    with pretending(tmp_path / "s", manager(swarm=swarm, nodes=nodes)):
+        docker = Docker(str(tmp_path / "s"), call=SOON)
+        raw = docker.look()
+    assert raw is not None
+    assert (raw["slow"], docker.trouble) == (slow, trouble)
+    assert (raw["swarm"], raw["nodes"]) == ((None, None) if trouble else ({"ID": "s"}, []))
+
+
+def test_dockerds_own_words_are_kept_until_it_answers(tmp_path: Path) -> None:
+    docker = Docker(str(tmp_path / "s"))
+    assert docker.trouble == ""
+    assert docker.look() is None
+    assert docker.trouble == "dockerd: No such file or directory"
+    said = [http(500, {"message": "no room for " + SECRET}), http(200, {})]
+    with pretending(tmp_path / "s", lambda caller, request: always(said[0])(caller, request)):
+        assert docker.look() is None
+        assert docker.trouble == "no room for SWMTKN-***"
+        said.pop(0)
+        assert docker.look() is not None
+        assert docker.trouble == ""
+
+
+def test_a_socket_that_this_program_may_not_use_is_told_as_such() -> None:
+    """Root may use every socket, so somebody else asks, below a directory that is open to all."""
+    need_root()
+    script = (
+        "import os, sys; from firstboot.engine import Docker; os.setuid(65534)\n"
+        "docker = Docker(sys.argv[1]); print(docker.look(), docker.trouble)\n"
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        path = Path(directory, "s")
+        with pretending(path, always(http(200, {}))):
+            path.chmod(0o600)
+            said = subprocess.run(
+                [sys.executable, "-c", script, str(path)],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                cwd=Path(__file__).parents[2],
+                check=True,
+            )
+    assert said.stdout == "None dockerd: Permission denied\n"
+
+
+def test_an_engine_whose_queue_is_full_is_slow_and_not_away(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "s"))
+        server.listen(0)
+        docker = Docker(str(tmp_path / "s"), call=SOON)
+        for _ in range(3):
+            docker.look()
+            assert docker.trouble == "dockerd: no answer in time"
 
 
 # --- versions -----------------------------------------------------------------------------------

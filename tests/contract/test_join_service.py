@@ -317,6 +317,62 @@ def test_one_certificate_has_one_open_ask(modern: Home) -> None:
             assert rig.answer(second)[1]["status"] == "refused"
 
 
+def test_an_honest_nodes_asks_are_all_heard(modern: Home) -> None:
+    """Token, report, report after "later", and a new start that asks for a token again."""
+    leader, directory = modern.leader(), modern.identity()
+    join, joined = rig.post("/v1/join", {}), rig.post("/v1/joined", {"node_id": "x"})
+    for request in (join, joined, joined, join):
+        with rig.caller(ADDRESS["pi1"], directory) as sock:
+            sock.sendall(request)
+            (ask,) = until(leader.asks)
+            leader.answer(number=ask["number"], reply={"status": "refused", "why": "heard"})
+            assert rig.answer(sock)[1]["why"] == "heard"
+    assert leader.refusals == []
+
+
+def test_a_card_that_asks_without_end_leaves_the_main_loop_time_for_more(modern: Home) -> None:
+    """Over several connections, join and joined in turn: the main loop answers asks first."""
+    leader, directory, ending = modern.leader(), modern.identity(), threading.Event()
+    said = {
+        "/v1/join": rig.post("/v1/join", {}),
+        "/v1/joined": rig.post("/v1/joined", {"node_id": "x"}),
+    }
+    whys: list[str] = []
+
+    def attack(target: str) -> None:
+        with rig.caller(ADDRESS["pi1"], directory) as sock:
+            while not ending.is_set():
+                sock.sendall(said[target])
+                whys.append(rig.answer(sock)[1]["why"])
+
+    attackers = [threading.Thread(target=attack, args=(target,)) for target in [*said, *said][:3]]
+    begun, free, most, answered = time.monotonic(), 0, 0, 0
+    for one in attackers:
+        one.start()
+    try:
+        while time.monotonic() - begun < 4.0:
+            asks = leader.asks()
+            most, free, answered = max(most, len(asks)), free + (not asks), answered + len(asks)
+            for ask in asks:
+                leader.answer(number=ask["number"], reply={"status": "later", "why": "heard"})
+            time.sleep(0.02)
+        seconds = time.monotonic() - begun
+        with rig.caller(ADDRESS["pi1"], modern.identity("pi2")) as honest:
+            honest.sendall(said["/v1/join"])
+            until(lambda: any(ask["claim"]["name"] == "pi2" for ask in leader.asks()))
+    finally:
+        ending.set()
+        for ask in leader.asks():
+            leader.answer(number=ask["number"], reply={"status": "later", "why": "heard"})
+        for one in attackers:
+            one.join(SECONDS)
+    assert most == 1
+    assert 0 < answered <= 4 + seconds + 1, "a burst, and one a second"
+    assert free > answered
+    assert "pi9 asks too often" in whys
+    assert leader.refusals == ["join service: refused 127.0.0.1: pi9 asks too often"]
+
+
 def test_the_open_asks_are_bounded(modern: Home) -> None:
     leader = modern.leader(asks=3)
     with (

@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firstboot.bounds import LIMITS, Caller, Complaints, surplus
+from firstboot.bounds import LIMITS, Allowance, Caller, Complaints, surplus
 from firstboot.model import Claim
 
 SMALL = replace(LIMITS, strangers=4, per_source=2, known=4, per_name=2)
@@ -95,3 +95,37 @@ def test_a_minute_has_no_more_lines_than_that() -> None:
 def test_a_complaint_is_one_line_without_a_token() -> None:
     line = Complaints().about("a", "x\ny SWMTKN-1-aaa-bbb", now=0.0)
     assert line == "a: x y ***"
+
+
+def test_a_burst_is_allowed_and_then_one_in_a_while() -> None:
+    allowance = Allowance(every=1.0, burst=4)
+    taken = [at / 10 for at in range(100) if allowance.take("pi9", now=at / 10)]
+    assert taken[:5] == [0.0, 0.1, 0.2, 0.3, 1.0]
+    assert 12 <= len(taken) <= 13
+
+
+def test_each_has_an_allowance_of_its_own() -> None:
+    allowance = Allowance(every=1.0, burst=1)
+    assert [allowance.take(who, now=0.0) for who in ("a", "a", "b")] == [True, False, True]
+
+
+@given(st.lists(st.floats(0.0, 3.0), max_size=60))
+def test_nobody_gets_more_than_a_burst_and_one_for_each_while(pauses: list[float]) -> None:
+    allowance, now, taken = Allowance(every=1.0, burst=4), 0.0, 0
+    for pause in pauses:
+        now += pause
+        taken += allowance.take("pi9", now=now)
+    assert taken <= 4 + now + 1e-6
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 20.0), st.booleans()), max_size=60))
+def test_an_honest_card_never_has_to_wait(rounds: list[tuple[float, bool]]) -> None:
+    """Each round: an ask that waits for its answer, and after a token the report at once."""
+    allowance, now = Allowance(every=LIMITS.ask, burst=LIMITS.asks_in_a_row), 0.0
+    for answered_in, granted in rounds:
+        assert allowance.take("pi9", now=now)
+        now += answered_in
+        if granted:
+            assert allowance.take("pi9", now=now)
+            now += 1.0  # after the report decide.py waits twice that
+        now += 1.0

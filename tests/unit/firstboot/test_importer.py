@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import stat
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from firstboot import memory
-from firstboot.importer import CardError, import_card
+from firstboot.importer import CardError, import_card, scrub
 from firstboot.layout import Layout
 from firstboot.model import Memory
 from tests.support.identity import authority, issue, ticket
@@ -186,3 +187,19 @@ def test_what_could_not_be_scrubbed_is_named(tmp_path: Path) -> None:
     assert len(card.left) == 1
     assert "identity/folder (Is a directory)" in card.left[0]
     assert secrets_on(layout.boot) == []
+
+
+@pytest.mark.parametrize("rotten", ["piflash/identity", "piflash"])
+def test_a_boot_partition_that_rots_after_the_import_is_named_and_keeps_no_node_from_its_work(
+    tmp_path: Path, rotten: str
+) -> None:
+    layout = insert(tmp_path)
+    first = import_card(layout)
+    path = Path(layout.boot, rotten)
+    shutil.rmtree(path, ignore_errors=True)
+    path.write_text("")
+    card = import_card(layout)
+    assert card == dataclasses.replace(first, left=card.left)
+    assert card.left == (f"{layout.card_identity} (Not a directory)",)
+    path.unlink()
+    assert scrub(layout) == ()
