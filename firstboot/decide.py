@@ -77,7 +77,8 @@ def _kind(action: str) -> str:
 def _next(config: NodeConfig, permit: str, seen: Observation, now: float) -> Decision:
     if seen.engine is None:
         reason = "docker" if now - seen.engine_since > DOCKER_PATIENCE else ""
-        return Decision("DOCKER", "dockerd does not answer", wait=1.0, reason=reason)
+        why = seen.trouble or "dockerd does not answer"
+        return Decision("DOCKER", why, wait=1.0, reason=reason)
     if not seen.address_up:
         return Decision("DOCKER", "%s is not on this node" % config.address, RaiseAddress())
     newest = _newest_epoch(seen, now)
@@ -377,7 +378,11 @@ def _manager(config: NodeConfig, seen: Observation, engine: Engine, now: float) 
             return newer
         waited = now - max(seen.begun, engine.since) > QUORUM_PATIENCE
         why = "manager; the swarm has no quorum"
-        return Decision("MEMBER", why, wait=1.0, reason="no-quorum" if waited else "")
+        # Alone, it is the quorum.
+        reason = "no-quorum" if _other_managers(config) else "docker"
+        if reason == "docker" or seen.trouble:
+            why = "manager; %s" % (seen.trouble or "dockerd does not show its swarm")
+        return Decision("MEMBER", why, wait=1.0, reason=reason if waited else "")
     if not swarm.epoch:
         if memory.founded < memory.founding and len(swarm.entries) == 1:
             # dockerd makes the swarm first and writes its labels a moment later (daemon/cluster/

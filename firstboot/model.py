@@ -268,7 +268,10 @@ class Notes:
 
 @dataclass(frozen=True)
 class Observation:
-    """Everything that a decision rests on, besides the card."""
+    """Everything that a decision rests on, besides the card.
+
+    `trouble`: what came instead of an answer of dockerd, if it did not answer all it was asked.
+    """
 
     clock: Clock
     begun: float
@@ -280,6 +283,7 @@ class Observation:
     memory: Memory
     notes: Notes = field(default_factory=Notes)
     asks: Tuple[Ask, ...] = ()
+    trouble: str = ""
 
 
 # --- what is done -------------------------------------------------------------------------------

@@ -132,6 +132,7 @@ class Node:
             memory=self._memory,
             notes=self._notes,
             asks=around.server.asks(),
+            trouble=around.docker.trouble,
         )
 
     def _certificate(self, name: str) -> bytes:

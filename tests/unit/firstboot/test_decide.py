@@ -62,6 +62,16 @@ def test_an_engine_that_does_not_answer_is_waited_for_and_told_after_two_minutes
     sight = seen(engine=None)
     assert worker(sight) == Decision("DOCKER", "dockerd does not answer", wait=1.0)
     assert worker(sight, now=BEGUN + 121).reason == "docker"
+    said = replace(sight, trouble="dockerd answers 500")
+    assert worker(said).why == "dockerd answers 500"
+
+
+def test_a_manager_that_does_not_see_its_swarm_says_what_can_be_done() -> None:
+    blind = seen(engine=engine("active", node_id="id-pi1", manager=True), memory=MEMBER)
+    alone = seed(replace(blind, trouble="dockerd: no answer in time"), now=BEGUN + 61)
+    assert (alone.reason, "no answer in time" in alone.why) == ("docker", True)
+    one_of_three = decide(three(), SEED, blind, BEGUN + 61)
+    assert (one_of_three.reason, one_of_three.phase) == ("no-quorum", "MEMBER")
 
 
 def test_the_cluster_address_comes_first() -> None:

@@ -142,7 +142,7 @@ def test_a_founding_that_was_cut_off_before_the_labels_were_written_begins_again
 def test_without_a_quorum_it_waits_and_says_so_after_a_minute() -> None:
     lost = replace(leading(), swarm=None)
     assert lead(lost).action is None
-    assert decide(config(), permit(), lost, THEN + 60).reason == "no-quorum"
+    assert decide(config(), permit(), lost, THEN + 60).reason == "docker"
 
 
 # --- who asks to join -------------------------------------------------------------------------
