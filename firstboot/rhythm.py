@@ -18,7 +18,7 @@ FOLLOWING = "following"  # ready
 LEADING = "leading"
 
 SOON = 0.1  # seconds: no peer is asked again earlier
-# decide.FRESH is 15 s: the longest pause and a call that fails must be shorter together.
+# hearing.FRESH is 15 s: the longest pause and a call that fails must be shorter together.
 _MANAGERS = {FORMING: 1.0, FOLLOWING: 8.0, LEADING: 8.0}
 # leader.GONE is 30 s: who leads has to know of each node whether it answers.
 _WORKERS_OF_A_LEADER = 20.0

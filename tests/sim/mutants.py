@@ -24,7 +24,10 @@ from tests.sim.plans import Plan
 
 SOURCE = Path(firstboot.__file__).parent
 SHARED = ("model", "nodeconfig")
-COPIED = ("admission", "decide", "greeting", "leader", "notes", "permit", "rhythm", "wire")
+COPIED = (
+    *("admission", "decide", "greeting", "hearing", "leader", "member", "notes", "permit"),
+    *("rhythm", "wire"),
+)
 _IMPORT = re.compile(f"from firstboot(?!\\.(?:{'|'.join(SHARED)})\\b)")
 
 

@@ -16,8 +16,8 @@ MUTANTS = (
         edits=(
             (
                 "leader",
-                "    return swarm.rotations > 0 and since <= seen.clock.time + CA_AHEAD\n",
-                "    return True\n",
+                "return swarm.rotations > 0 and _begins(seen, swarm) <= seen.clock.time + CA_AHEAD",
+                "return True",
             ),
         ),
         story=stories.months,
@@ -25,8 +25,8 @@ MUTANTS = (
     Mutant(
         "a certificate from the future is made anew",
         "leader",
-        "    return swarm.rotations > 0 and since <= seen.clock.time + CA_AHEAD\n",
-        "    return swarm.rotations > 0\n",
+        "return swarm.rotations > 0 and _begins(seen, swarm) <= seen.clock.time + CA_AHEAD",
+        "return swarm.rotations > 0",
         story=stories.cut_off,
     ),
     Mutant(
@@ -75,7 +75,7 @@ MUTANTS = (
         "an entry goes only when it is down and silent",
         "leader",
         "    return not lives(seen, entry, now) and entry.down_for >= GONE\n",
-        "    return True\n",
+        "return True",
         seeds=MANY,
     ),
     Mutant(
@@ -166,7 +166,7 @@ MUTANTS = (
         "a demotion leaves a quorum",
         "leader",
         "    return len(alive) * 2 > len(managers) - 1 and not entry.leader\n",
-        "    return True\n",
+        "return True",
         unit="test_leader.py",
     ),
     Mutant(

@@ -11,8 +11,8 @@ MUTANTS = (
     Mutant(
         "only the seed founds, and by a permit",
         "decide",
-        "if config.name != config.seed.name or _leaders(seen, now):",
-        "if _leaders(seen, now):",
+        "if config.name != config.seed.name or hearing.leaders(seen, now):",
+        "if hearing.leaders(seen, now):",
         edits=(
             (
                 "decide",
@@ -43,20 +43,20 @@ MUTANTS = (
     Mutant(
         "a member whose engine looks for its leader does not leave",
         "decide",
-        'if engine.state == "pending" and engine.certified and _member(seen.memory):',
+        'if engine.state == "pending" and engine.certified and member.is_member(seen.memory):',
         'if engine.state == "":',
         story=stories.dark_house,
     ),
     Mutant(
         "--rebuild: a quorum that was heard two minutes ago may be back",
         "decide",
-        "max(seen.begun, _last_quorum(seen))",
+        "max(seen.begun, hearing.last_quorum(seen))",
         "seen.begun",
         unit="test_decide.py",
     ),
     Mutant(
         "a certificate from the future is given up only where another is to be had",
-        "decide",
+        "member",
         "if chosen.grants and _certified_in_the_future(seen, engine, chosen, now):",
         "if _certified_in_the_future(seen, engine, chosen, now):",
         unit="test_decide.py",
@@ -64,7 +64,7 @@ MUTANTS = (
     Mutant(
         "a seed that meets its swarm joins it",
         "decide",
-        "if config.name != config.seed.name or _leaders(seen, now):",
+        "if config.name != config.seed.name or hearing.leaders(seen, now):",
         "if config.name != config.seed.name:",
         story=stories.rebuilt,
     ),
@@ -127,23 +127,24 @@ MUTANTS = (
     ),
     Mutant(
         "nobody joins an older epoch",
-        "decide",
+        "hearing",
         "one.grants and one.swarm_epoch >= least]",
         "one.grants]",
         story=stories.two_epochs,
     ),
     Mutant(
         "a manager without a quorum follows a newer epoch",
-        "decide",
+        "member",
         "if not newer or engine.ca == newer[0].ca:",
         "if seen:",
         story=stories.minority,
     ),
     Mutant(
         "a manager with a quorum follows a newer epoch",
-        "decide",
-        "later = [hello for hello in _leaders(seen, now) if hello.swarm_epoch > swarm.epoch]",
-        "later: List[Hello] = []",
+        "member",
+        "later = [hello for hello in hearing.leaders(seen, now) "
+        "if hello.swarm_epoch > swarm.epoch]",
+        "later = [][:0]",
         story=stories.two_epochs,
     ),
     Mutant(
@@ -155,7 +156,7 @@ MUTANTS = (
     ),
     Mutant(
         "a try to join that failed is left before the next",
-        "decide",
+        "member",
         "    if not seen.memory.swarm_epoch and not seen.memory.founded:\n"
         '        return Decision("LEAVE", why, Leave())\n',
         "    if not seen.memory.swarm_epoch and not seen.memory.founded:\n"
@@ -164,14 +165,14 @@ MUTANTS = (
     ),
     Mutant(
         "a worker that its leader does not know leaves",
-        "decide",
+        "member",
         "if seen.notes.strangers >= STRANGER:",
         "if not seen:",
         unit="test_decide.py",
     ),
     Mutant(
         "an engine in error is restarted",
-        "decide",
+        "member",
         "    if engine.stale_clock or restarted is None or now - restarted > RESTART_AGAIN:\n"
         '        return Decision("RECOVER", why, RestartDocker())\n',
         '    if restarted is None:\n        return Decision("RECOVER", why, wait=2.0)\n',
@@ -179,7 +180,7 @@ MUTANTS = (
     ),
     Mutant(
         "an older card of a manager is not listened to",
-        "decide",
+        "hearing",
         "if one and one.generation >= known.get(one.name, 0)]",
         "if one]",
         unit="test_decide.py",
@@ -208,14 +209,14 @@ MUTANTS = (
     ),
     Mutant(
         "a node tells its leader which it is",
-        "decide",
+        "member",
         "if chosen.you != engine.node_id:",
         "if not chosen:",
         story=stories.calm,
     ),
     Mutant(
         "what a leader founded is remembered",
-        "decide",
+        "member",
         "if kept != memory:",
         "if not kept:",
         story=stories.calm,
@@ -265,7 +266,7 @@ MUTANTS = (
     Mutant(
         "an epoch that somebody else founded is not founded again",
         "decide",
-        " and seen.memory.epoch < config.epoch",
+        " and kept.epoch < config.epoch",
         "",
         unit="test_decide.py",
     ),
@@ -278,21 +279,21 @@ MUTANTS = (
     ),
     Mutant(
         "a founding that was cut off begins again",
-        "decide",
+        "member",
         "if memory.founded < memory.founding and len(swarm.entries) == 1:",
         "if not seen:",
         seeds=MANY,
     ),
     Mutant(
         "a swarm that piflash did not found is left alone",
-        "decide",
+        "member",
         "if memory.founded < memory.founding and len(swarm.entries) == 1:",
         "if seen:",
         unit="test_decide.py",
     ),
     Mutant(
         "the final certificates wait for the time after a power cut too",
-        "decide",
+        "member",
         'if not swarm.rotations and seen.clock.quality != "ntp" and '
         "now - seen.begun < NTP_PATIENCE:",
         "if not seen:",
@@ -307,7 +308,7 @@ MUTANTS = (
     ),
     Mutant(
         "a node follows a newer epoch out of its own",
-        "decide",
+        "member",
         "if newer and engine.ca != chosen.ca:",
         "if not seen:",
         unit="test_decide.py",
@@ -335,7 +336,7 @@ MUTANTS = (
     ),
     Mutant(
         "who is not bound for minutes leaves and joins again",
-        "decide",
+        "member",
         "        if first is not None and now - first > HOPELESS:\n",
         "        if not seen:\n",
         unit="test_decide.py",

@@ -16,15 +16,15 @@ NO_PERMIT = (
 WHOEVER_SEES_NO_LEADER = Mutant(
     "whoever sees no leader founds",
     "decide",
-    "if config.name != config.seed.name or _leaders(seen, now):",
-    "if _leaders(seen, now):",
+    "if config.name != config.seed.name or hearing.leaders(seen, now):",
+    "if hearing.leaders(seen, now):",
     edits=(NO_PERMIT,),
     model={"managers": 3, "flashes": 0},
 )
 SEED_WHENEVER_EMPTY = Mutant(
     "the seed founds whenever it is in no swarm",
     "decide",
-    "return seen.memory.founded < config.epoch and seen.memory.epoch < config.epoch",
+    "return not kept.swarm_epoch and kept.founded < config.epoch and kept.epoch < config.epoch",
     "return True",
     edits=(NO_PERMIT,),
     model={"managers": 3, "flashes": 1, "flashed": (0,)},

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firstboot import decide, leader, rhythm
+from firstboot import hearing, leader, rhythm
 from firstboot.nodeconfig import Peer
 from firstboot.rhythm import FOLLOWING, FORMING, LEADING, SOON, Calls
 from tests.unit.firstboot.sights import hello, outsider
@@ -57,7 +57,7 @@ def test_workers_are_called_by_the_leader_only(mood: str) -> None:
 def test_a_peer_that_answers_is_fresh_all_the_time(mood: str, made: Calls) -> None:
     due = rhythm.due("me", MANAGER, mood=mood, calls=replace(made, failures=0))
     assert due is not None
-    assert due + SLOWEST < made.begun + decide.FRESH
+    assert due + SLOWEST < made.begun + hearing.FRESH
 
 
 @given(calls)
