@@ -149,6 +149,8 @@ SCENARIOS = (
         (
             *TWO,
             do("keep id b"),
+            # Until its first write after the join b has nothing of the raft on disk.
+            do("rotate-token a"),
             do("cut a"),
             do("cut b"),
             do("start b"),
