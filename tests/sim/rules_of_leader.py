@@ -75,7 +75,7 @@ MUTANTS = (
         "an entry goes only when it is down and silent",
         "leader",
         "    return not lives(seen, entry, now) and entry.down_for >= GONE\n",
-        "return True",
+        "    return True\n",
         seeds=MANY,
     ),
     Mutant(
@@ -166,7 +166,7 @@ MUTANTS = (
         "a demotion leaves a quorum",
         "leader",
         "    return len(alive) * 2 > len(managers) - 1 and not entry.leader\n",
-        "return True",
+        "    return True\n",
         unit="test_leader.py",
     ),
     Mutant(

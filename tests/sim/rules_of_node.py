@@ -161,7 +161,7 @@ MUTANTS = (
         '        return Decision("LEAVE", why, Leave())\n',
         "    if not seen.memory.swarm_epoch and not seen.memory.founded:\n"
         '        return Decision("LEAVE", why, wait=1.0)\n',
-        seeds=MANY,
+        seeds=(869, *MANY),
     ),
     Mutant(
         "a worker that its leader does not know leaves",
