@@ -34,7 +34,7 @@ MUTANTS = (
         "leader",
         "        step = _stale(seen, swarm, now) or _deserted(config, seen, swarm, now)\n",
         "        step = None\n",
-        story=stories.cut_off,
+        unit="test_leader.py",
     ),
     Mutant(
         "nobody is promoted beside a dead manager",

@@ -89,7 +89,7 @@ def _until_ready(world: World) -> float:
 
 def _help(world: World, blocked: dict[str, str]) -> None:
     """Do what a blocked node asks of a person, where that is a new card."""
-    if "clock" in blocked.values():
+    if "clock" in blocked.values() and len(world.faults.remedies) < 3:
         world.faults.remedies.append("clock")
         world.happened.add("a person mends the time")
         for box in world.boxes.values():

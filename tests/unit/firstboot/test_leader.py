@@ -67,6 +67,14 @@ def test_a_ca_that_waits_for_a_node_that_is_off_says_for_whom() -> None:
     assert (made.action, made.reason, "waits for pi9" in made.why) == (None, "stuck", True)
 
 
+def test_a_ca_does_not_wait_for_the_entry_of_a_node_that_says_it_is_in_no_swarm() -> None:
+    """It cannot ask to join before the CA is made."""
+    gone = leading(DOWN9, rotating=True, peers=heard(outsider("pi9")))
+    assert lead(gone).action == Remove("id-pi9")
+    nobody = entry("pi9", bound=False, ready=False, down_for=31.0)
+    assert lead(leading(nobody, rotating=True)).action == Remove("id-pi9")
+
+
 def test_a_ca_of_the_future_is_made_anew_and_says_since_when_it_is_good() -> None:
     made = lead(leading(ca_since=NOW + 7200.0))
     assert (made.action, made.reason) == (RotateCa(), "clock")
