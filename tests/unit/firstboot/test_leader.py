@@ -69,7 +69,8 @@ def test_a_ca_that_waits_for_a_node_that_is_off_says_for_whom() -> None:
 
 def test_a_ca_does_not_wait_for_the_entry_of_a_node_that_says_it_is_in_no_swarm() -> None:
     """It cannot ask to join before the CA is made."""
-    gone = leading(DOWN9, rotating=True, peers=heard(outsider("pi9")))
+    known = {"piflash.generation.pi9": "1"}
+    gone = leading(DOWN9, rotating=True, labels=known, peers=heard(outsider("pi9")))
     assert lead(gone).action == Remove("id-pi9")
     nobody = entry("pi9", bound=False, ready=False, down_for=31.0)
     assert lead(leading(nobody, rotating=True)).action == Remove("id-pi9")
