@@ -51,8 +51,11 @@ def starting(config: NodeConfig, seen: Observation, engine: Engine, now: float) 
 
 
 def is_member(memory: Memory) -> bool:
-    """It is in a swarm of this cluster, or was, or may have founded one."""
-    return max(memory.swarm_epoch, memory.founding, memory.founded) > 0
+    """It is in a swarm of this cluster, or was.
+
+    A founding that was cut off is none: nobody can have joined, and it may have no raft on disk.
+    """
+    return max(memory.swarm_epoch, memory.founded) > 0
 
 
 def in_error(config: NodeConfig, seen: Observation, engine: Engine, now: float) -> Decision:

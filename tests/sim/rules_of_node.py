@@ -48,6 +48,13 @@ MUTANTS = (
         story=stories.dark_house,
     ),
     Mutant(
+        "a founder that was cut off begins again",
+        "member",
+        "return max(memory.swarm_epoch, memory.founded) > 0",
+        "return max(memory.swarm_epoch, memory.founding) > 0",
+        unit="test_decide.py",
+    ),
+    Mutant(
         "--rebuild: a quorum that was heard two minutes ago may be back",
         "decide",
         "max(seen.begun, hearing.last_quorum(seen))",

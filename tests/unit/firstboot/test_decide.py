@@ -314,12 +314,7 @@ LOOKING = engine("pending", node_id="id-pi9", certified=float(NOW - 9999))
 
 @pytest.mark.parametrize(
     "kept",
-    [
-        MEMBER,
-        Memory(epoch=0, founding=1),
-        Memory(epoch=1, founded=1),
-        memory.lost(epoch=1, seed=True),
-    ],
+    [MEMBER, Memory(epoch=1, founded=1), memory.lost(epoch=1, seed=True)],
 )
 def test_a_member_whose_engine_looks_for_its_leader_stays_for_as_long_as_it_takes(
     kept: Memory,
@@ -334,6 +329,13 @@ def test_a_member_whose_engine_looks_for_its_leader_stays_for_as_long_as_it_take
         assert made.reason == ("no-quorum" if later > 120 else "")
         told = worker(sight, now=BEGUN + later).reason
         assert told == ("no-leader" if later > 120 else "")
+
+
+def test_a_founder_that_was_cut_off_and_finds_no_raft_of_its_own_begins_again() -> None:
+    """dockerd then waits for itself for ever; nobody else can be in that swarm."""
+    sight = seen(engine=LOOKING, memory=Memory(epoch=0, founding=1))
+    assert seed(sight, now=BEGUN + 44).action is None
+    assert seed(sight, now=BEGUN + 46).action == Leave()
 
 
 def test_a_member_that_is_looking_leaves_once_a_leader_does_not_know_it() -> None:
