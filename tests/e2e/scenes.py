@@ -162,6 +162,10 @@ echo "$old $new $(systemctl is-active piflash.service)"
 """
 
 
+# A service that still runs may say something else before the power is off.
+_LAST_SAID = "systemctl stop piflash.service; cat /boot/piflash/status.txt"
+
+
 def static(stage: Stage) -> Story:
     """The manager with a static LAN address; its clock says 1970; ten boots."""
     node = stage.nodes["pi1"]
@@ -173,6 +177,7 @@ def static(stage: Stage) -> Story:
             sight = reboot(stage, machine, node, watch=boot in (2, 10))
             if sight:
                 story.sights.append(sight)
+        story.notes["last said"] = machine.run(_LAST_SAID)
         turn_off(stage, machine)
         story.notes["keys"] = [
             boot_partition(card).count(b"PRIVATE KEY")
